@@ -1,0 +1,70 @@
+"""Writing files so that a reader never sees half of one."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import pathlib
+import tempfile
+from typing import Any
+
+
+def write_text(path: str | os.PathLike[str], text: str) -> None:
+    """Writes a UTF-8 text file in one atomic step.
+
+    Args:
+        path: Where to write; missing parent folders are made.
+        text: The content.
+    """
+    target = pathlib.Path(path)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    handle, temporary = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.")
+    try:
+        with os.fdopen(handle, "w", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, target)
+    except BaseException:
+        pathlib.Path(temporary).unlink(missing_ok=True)
+        raise
+
+
+def write_json(path: str | os.PathLike[str], value: Any) -> None:
+    """Writes a value as indented JSON in one atomic step.
+
+    Args:
+        path: Where to write.
+        value: Anything `json` takes; NaN and infinities are refused, since other
+            languages' parsers refuse them.
+    """
+    write_text(path, json.dumps(value, indent=2, allow_nan=False) + "\n")
+
+
+def read_json(path: str | os.PathLike[str]) -> Any:
+    """Reads a JSON file.
+
+    Args:
+        path: The file.
+
+    Returns:
+        The parsed value.
+    """
+    return json.loads(pathlib.Path(path).read_text(encoding="utf-8"))
+
+
+def digest(*parts: bytes | str) -> str:
+    """Returns a short SHA-256 fingerprint of some parts in order.
+
+    Example:
+
+    >>> len(digest("a", b"b"))
+    16
+    """
+    total = hashlib.sha256()
+    for part in parts:
+        data = part.encode() if isinstance(part, str) else part
+        # The length keeps ("ab", "c") and ("a", "bc") apart.
+        total.update(len(data).to_bytes(8, "big") + data)
+    return total.hexdigest()[:16]
