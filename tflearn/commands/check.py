@@ -1,0 +1,49 @@
+"""`--mode=check`: build the whole experiment, train nothing, print what would run."""
+
+from __future__ import annotations
+
+from tflearn import config, experiment
+from tflearn.commands.arguments import Arguments
+from tflearn.reports import tables
+from tflearn.support.console import console, say
+from tflearn.training import optimizers
+from tflearn.training.stage import Prepared
+
+
+def main(arguments: Arguments) -> int:
+    """Prints data, model, census, optimizer, budget and devices of an experiment.
+
+    Args:
+        arguments: The flags.
+
+    Returns:
+        The exit code.
+    """
+    declared = config.load_arguments(arguments).experiment()
+    built = experiment.build(declared)
+    say(f"experiment  {declared.name}, seed {declared.seed}")
+    say(f"devices     {built.devices.note}, precision {built.precision}")
+    say(f"backbone    {built.backbone.origin}")
+    for prepared in built.stages:
+        _print_stage(prepared)
+    say("nothing was trained and nothing was written")
+    return 0
+
+
+def _print_stage(prepared: Prepared) -> None:
+    stage = prepared.stage
+    console.rule(f"stage {stage.name}", align="left")
+    console.print(tables.spec_table(prepared.spec))
+    for note in prepared.dataset.notes:
+        say(f"note        {note}")
+    console.print(tables.model_table(prepared.network.model))
+    console.print(tables.census_table(prepared.apply_regime().to_json()))
+    steps = prepared.total_steps
+    optimizer = prepared.make_optimizer(steps or 1)
+    length = f"{steps} steps" if steps else "steps measured when it starts"
+    say(f"objective   {prepared.objective.name}")
+    say(f"optimizer   {optimizers.describe(optimizer)}")
+    say(
+        f"budget      {stage.budget} = {length} of {stage.batch_size} examples, "
+        f"validated every {prepared.interval}"
+    )

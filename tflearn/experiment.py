@@ -1,0 +1,198 @@
+"""The declaration of an experiment, and the only place that knows the order of a run."""
+
+from __future__ import annotations
+
+import dataclasses
+import pathlib
+import time
+from collections.abc import Callable, Iterator, Sequence
+from typing import Protocol
+
+import keras
+
+from tflearn import distribution as distributions
+from tflearn.backbones import Backbone
+from tflearn.distribution import Devices, Distribution
+from tflearn.reports import Report, StageReport
+from tflearn.support import files, seeds
+from tflearn.support.console import say
+from tflearn.support.errors import ConfigError, RunError
+from tflearn.training.stage import Prepared, Stage, prepare
+
+__all__ = ["Experiment", "Stage", "build", "run"]
+
+
+class Declaration(Protocol):
+    """Where an experiment was written down; `tflearn.config` provides it."""
+
+    text: str
+
+    def operative_text(self) -> str:
+        """Returns the declaration with every default that was used."""
+        ...
+
+    def check_all_used(self) -> None:
+        """Raises if something was declared that nothing asked for."""
+        ...
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Experiment:
+    """Everything a run is: backbone, stages, devices, precision, seed.
+
+    Args:
+        backbone: Makes the backbone. A factory, because the devices and the
+            precision must be settled before any Keras object exists.
+        stages: The training runs in order; each starts from the weights the one
+            before ended with.
+        name: Name of the experiment, and of its folder by default.
+        seed: Seed of everything random.
+        distribution: How the run lies on devices.
+        precision: `auto`, `float32`, `mixed_bfloat16` or `mixed_float16`.
+        declaration: Where it was written down, if it was.
+    """
+
+    backbone: Callable[[], Backbone]
+    stages: Sequence[Stage]
+    name: str = "experiment"
+    seed: int = 0
+    distribution: Distribution = Distribution()
+    precision: str = "auto"
+    declaration: Declaration | None = None
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Built:
+    """An experiment whose every part exists, nothing trained yet."""
+
+    experiment: Experiment
+    devices: Devices
+    precision: str
+    backbone: Backbone
+    stages: tuple[Prepared, ...]
+    seconds: dict[str, float]
+
+
+def build(experiment: Experiment) -> Built:
+    """Builds everything of an experiment without training.
+
+    Args:
+        experiment: The declaration.
+
+    Returns:
+        Devices, backbone and stages, ready to train.
+
+    Raises:
+        TflearnError: The declaration, the data or the weights are wrong.
+    """
+    _check_stages(experiment)
+    started = time.perf_counter()
+    devices = distributions.resolve(experiment.distribution)
+    precision = distributions.set_precision(
+        experiment.precision, platform=devices.platform
+    )
+    keras.utils.set_random_seed(seeds.derive(experiment.seed, "backbone"))
+    backbone = experiment.backbone()
+    loaded = time.perf_counter()
+    stages = tuple(
+        prepare(stage, backbone, seed=experiment.seed) for stage in experiment.stages
+    )
+    for prepared in stages:
+        # A factory that fails, and a binding that only it would reach, show up now.
+        prepared.make_optimizer(prepared.total_steps or 1)
+    if experiment.declaration is not None:
+        experiment.declaration.check_all_used()
+    return Built(
+        experiment=experiment,
+        devices=devices,
+        precision=precision,
+        backbone=backbone,
+        stages=stages,
+        seconds={
+            "backbone": loaded - started,
+            "data": time.perf_counter() - loaded,
+        },
+    )
+
+
+def run(experiment: Experiment, *, output_dir: str) -> Report:
+    """Runs an experiment, goes on with it, or says that it is finished.
+
+    The order of things:
+
+    1. the run directory must be new or hold this experiment;
+    2. devices, precision, seeds, backbone, data, heads: everything is built, so
+       that a mistake in the last stage shows before the first one trains;
+    3. the declaration and the environment are written;
+    4. each stage: regime, optimizer, resume, fit, proof, evaluation, stage report;
+    5. export, report.
+
+    Args:
+        experiment: The declaration.
+        output_dir: The run directory.
+
+    Returns:
+        The report, as written to `report.json`.
+
+    Raises:
+        TflearnError: The declaration, the data or the run directory are wrong.
+    """
+    folder = pathlib.Path(output_dir)
+    if run_directory.is_finished(folder, experiment.declaration):
+        say(f"{folder} is finished; its report is {folder / 'report.html'}")
+        return Report.from_json(files.read_json(folder / "report.json"))
+    built = build(experiment)
+    say(built.devices.note + f", precision {built.precision}")
+    with run_directory.locked(folder):
+        run_directory.write_start(folder, experiment.declaration)
+        reports = list(_train_stages(built, folder))
+        started = time.perf_counter()
+        export.write_model(built.stages[-1], folder / "model")
+        run_directory.write_operative(folder, experiment.declaration)
+        seconds = built.seconds | {"export": time.perf_counter() - started}
+        report = _report(built, reports, seconds)
+        write_report(report, folder)
+    return report
+
+
+def _train_stages(built: Built, folder: pathlib.Path) -> Iterator[StageReport]:
+    """Trains the stages in order, each from where the one before ended."""
+    previous: Prepared | None = None
+    for prepared in built.stages:
+        if previous is not None:
+            export.carry_head(previous, prepared)
+        yield run_stage(prepared, folder / "stages" / prepared.stage.name)
+        previous = prepared
+
+
+def _report(
+    built: Built, stages: Sequence[StageReport], seconds: dict[str, float]
+) -> Report:
+    model = built.stages[-1].network.model
+    return Report(
+        name=built.experiment.name,
+        seed=built.experiment.seed,
+        versions=environment.versions() | {"backend": keras.backend.backend()},
+        hardware=environment.hardware() | {"devices": built.devices.note},
+        command=" ".join(sys.argv),
+        stages=list(stages),
+        seconds=seconds,
+        peak_memory_bytes=environment.peak_memory_bytes(),
+        model={
+            "parameters": model.count_params(),
+            "origin": built.backbone.origin,
+            "precision": built.precision,
+        },
+    )
+
+
+def _check_stages(experiment: Experiment) -> None:
+    names = [stage.name for stage in experiment.stages]
+    if not names:
+        raise ConfigError(
+            "an experiment needs at least one stage",
+            fix="experiment.Experiment.stages = (@tune/experiment.Stage(),)",
+        )
+    twice = {name for name in names if names.count(name) > 1}
+    if twice:
+        raise ConfigError("two stages have one name", received=", ".join(sorted(twice)))

@@ -1,0 +1,13 @@
+"""What a stage optimises: targets, head, loss and metrics.
+
+Example:
+
+>>> from tflearn import objectives
+>>> objectives.classification().target_kind
+'class'
+"""
+
+from tflearn.objectives.objective import Network, Objective
+from tflearn.objectives.supervised import classification, multi_label, regression
+
+__all__ = ["Network", "Objective", "classification", "multi_label", "regression"]

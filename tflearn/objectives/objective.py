@@ -1,0 +1,145 @@
+"""The objective of a stage, and the network it makes of a backbone."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+
+import keras
+
+from tflearn import heads
+from tflearn.backbones import Backbone
+from tflearn.backbones import graph
+from tflearn.support.errors import ConfigError, nearest
+
+# Which features a head prefers, by what a backbone may offer.
+_PREFERENCE = ("sequence", "feature_map", "vector", "pooled")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Objective:
+    """What a stage optimises.
+
+    Args:
+        name: Name of the objective.
+        target_kind: What targets are: `class`, `multi_label` or `number`.
+        head: Called with the number of outputs and `name=`; returns a Keras layer.
+        pooling: Called with `name=`; returns a layer from `(batch, length, dim)` or
+            `(batch, height, width, dim)` to `(batch, dim)`. None: mean over real
+            tokens, global average over feature maps, nothing for vectors.
+        features: Which features of the backbone: `sequence`, `pooled`,
+            `feature_map`, `vector`, or `auto`.
+        loss: Makes the loss from logits; called with whether targets are one-hot.
+        metrics: Makes the metrics shown during training; called in the same way.
+        one_hot: Whether the loss needs one-hot targets.
+        calibrate: Whether to fit a temperature on the validation split.
+    """
+
+    name: str
+    target_kind: str
+    head: Callable[..., keras.Layer]
+    pooling: Callable[..., keras.Layer] | None
+    features: str
+    loss: Callable[[bool], keras.losses.Loss]
+    metrics: Callable[[bool], list[keras.metrics.Metric]]
+    one_hot: bool = False
+    calibrate: bool = False
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Network:
+    """A backbone with a head.
+
+    Args:
+        model: The whole, a functional model.
+        backbone: The backbone in it.
+        unused: Paths of the backbone's layers that feed no output.
+        num_outputs: Size of the last dimension of the output.
+    """
+
+    model: keras.Model
+    backbone: Backbone
+    unused: frozenset[str]
+    num_outputs: int
+
+
+def attach(objective: Objective, backbone: Backbone, *, num_outputs: int) -> Network:
+    """Puts an objective's head on a backbone.
+
+    Args:
+        objective: Names the features, the pooling and the head.
+        backbone: Its layers become part of the network; nothing is copied.
+        num_outputs: Number of classes, labels or values.
+
+    Returns:
+        The network; its output is `(batch, num_outputs)`.
+
+    Raises:
+        ConfigError: The backbone does not give the features that are asked for.
+    """
+    name = _choose(objective, backbone)
+    inputs = keras.tree.map_structure(_new_input, backbone.model.input)
+    features = backbone.features(backbone.model(inputs))[name]
+    mask = backbone.feature_mask(inputs) if name == "sequence" else None
+    pooling = _pooling(objective, name)
+    if pooling is not None:
+        features = pooling(features) if mask is None else pooling(features, mask=mask)
+    outputs = objective.head(num_outputs, name="head")(features)
+    if len(outputs.shape) != 2 or outputs.shape[-1] != num_outputs:
+        raise ConfigError(
+            "the head gives outputs of another shape",
+            received=tuple(outputs.shape),
+            expected=(None, num_outputs),
+            fix="pool the features first, or let the head take num_outputs",
+        )
+    return Network(
+        model=keras.Model(inputs, outputs, name=objective.name),
+        backbone=backbone,
+        unused=_unused(backbone, name),
+        num_outputs=num_outputs,
+    )
+
+
+def _choose(objective: Objective, backbone: Backbone) -> str:
+    offered = backbone.features(backbone.model.output)
+    if objective.features == "auto":
+        return next(name for name in _PREFERENCE if name in offered)
+    if objective.features not in offered:
+        raise ConfigError(
+            "the backbone does not give these features",
+            received=objective.features,
+            expected=", ".join(offered),
+            nearest=nearest(objective.features, offered),
+        )
+    return objective.features
+
+
+def _pooling(objective: Objective, features: str) -> keras.Layer | None:
+    if objective.pooling is not None:
+        return objective.pooling(name="pooling")
+    if features == "sequence":
+        return heads.MeanPooling(name="pooling")
+    if features == "feature_map":
+        return heads.GlobalAveragePooling(name="pooling")
+    return None
+
+
+def _new_input(tensor: keras.KerasTensor) -> keras.KerasTensor:
+    return keras.Input(
+        batch_shape=tensor.shape, dtype=tensor.dtype, name=tensor.name.split(":")[0]
+    )
+
+
+def _unused(backbone: Backbone, features: str) -> frozenset[str]:
+    model = backbone.model
+    used = keras.Model(model.input, backbone.features(model.output)[features])
+    needed = {id(layer) for layer in used.layers}
+    return frozenset(
+        f"backbone/{path}"
+        for layer in model.layers
+        if id(layer) not in needed
+        for path in (
+            layer.name,
+            *(f"{layer.name}/{inner}" for inner in graph.layers_by_path(layer)),
+        )
+    )

@@ -1,0 +1,41 @@
+"""Which weights may move: ordered rules, the census of what they did, the proof.
+
+    >>> from tflearn import regimes
+    >>> [rule.action for rule in regimes.frozen()]
+    ['freeze', 'train']
+"""
+
+from tflearn.regimes.census import Census, CensusRow
+from tflearn.regimes.proof import check_unchanged, frozen_digests
+from tflearn.regimes.rules import (
+    Rule,
+    freeze,
+    fresh,
+    frozen,
+    full,
+    partial,
+    scratch,
+    train,
+    train_above,
+    train_last,
+)
+from tflearn.regimes.trainability import apply, reinitialize
+
+__all__ = [
+    "Census",
+    "CensusRow",
+    "Rule",
+    "apply",
+    "check_unchanged",
+    "freeze",
+    "fresh",
+    "frozen",
+    "frozen_digests",
+    "full",
+    "partial",
+    "reinitialize",
+    "scratch",
+    "train",
+    "train_above",
+    "train_last",
+]

@@ -1,0 +1,99 @@
+"""One stage from its regime to its report."""
+
+from __future__ import annotations
+
+import pathlib
+import time
+from typing import Any
+
+from tflearn.evaluation import metrics
+from tflearn.reports import trackers
+from tflearn.reports.report import StageReport
+from tflearn.reports.tables import census_table
+from tflearn.support import files
+from tflearn.support.console import console, say
+from tflearn.training import assessment, budgets
+from tflearn.training.checkpoints import Checkpoints
+from tflearn.training.execution import Outcome, State, execute
+from tflearn.training.progress import Progress
+from tflearn.training.stage import Prepared
+
+_WORST = 12
+
+
+def run_stage(prepared: Prepared, folder: pathlib.Path) -> StageReport:
+    """Trains and evaluates a stage, or reads what an earlier process finished.
+
+    Args:
+        prepared: The stage; its model holds the final weights afterwards.
+        folder: The stage's folder in the run directory.
+
+    Returns:
+        The stage's report, as written to its `report.json`.
+    """
+    path = folder / "report.json"
+    end = Checkpoints(folder / "end")
+    if path.exists():
+        prepared.apply_regime()
+        end.restore(prepared.network.model)
+        say(f"stage '{prepared.stage.name}' is finished")
+        return StageReport.from_json(files.read_json(path))
+    console.print(census_table(prepared.apply_regime().to_json()))
+    outcome = execute(
+        prepared,
+        folder,
+        callbacks=lambda state: [_progress(prepared, state)],
+        observers=[trackers.observer(folder / "tensorboard")],
+    )
+    report = _report(prepared, outcome)
+    end.save(outcome.state.step, prepared.network.model)
+    files.write_json(path, report.to_json())
+    return report
+
+
+def _progress(prepared: Prepared, state: State) -> Progress:
+    return Progress(
+        state.total_steps,
+        description=prepared.stage.name,
+        start_step=state.step,
+        interval_steps=state.interval,
+    )
+
+
+def _report(prepared: Prepared, outcome: Outcome) -> StageReport:
+    started = time.perf_counter()
+    temperature = assessment.fit_temperature(prepared)
+    evaluations: dict[str, Any] = {}
+    worst: list[dict[str, Any]] = []
+    for split in ("validation", "test"):
+        if split in prepared.examples:
+            values = assessment.outputs(prepared, split)
+            evaluations[split] = assessment.assess(
+                prepared,
+                split,
+                bootstrap=prepared.stage.bootstrap,
+                values=values,
+                temperature=temperature,
+            ).to_json()
+            worst = _worst(prepared, split, values)
+    state = outcome.state
+    seen = state.step * prepared.stage.batch_size
+    epoch = budgets.steps_per_epoch(
+        len(prepared.examples["train"]), prepared.stage.batch_size
+    )
+    stopped = [f"stopped early: {state.stopped}"] if state.stopped else []
+    return StageReport(
+        name=prepared.stage.name,
+        census=outcome.census.to_json(),
+        steps=state.step,
+        epochs=state.step / epoch,
+        examples_seen=seen,
+        budget=prepared.stage.budget,
+        seconds=outcome.seconds | {"evaluate": time.perf_counter() - started},
+        history=state.history,
+        evaluations=evaluations,
+        worst=worst,
+        notes=[*prepared.dataset.notes, *stopped],
+        frozen_proof=outcome.proof,
+        temperature=temperature,
+    )

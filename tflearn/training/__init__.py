@@ -1,0 +1,1 @@
+"""The trainer around Keras `fit`: budgets, optimizers, checkpoints, resume."""

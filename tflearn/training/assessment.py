@@ -1,0 +1,72 @@
+"""Measuring a network on a split, and finding its worst errors."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from tflearn.data import pipeline
+from tflearn.evaluation import calibration, inference, metrics
+from tflearn.training.stage import Prepared
+
+
+def outputs(prepared: Prepared, split: str) -> np.ndarray:
+    """Runs the network over a split.
+
+    Args:
+        prepared: The stage.
+        split: Name of the split.
+
+    Returns:
+        Outputs of the head in the order of the rows, `(examples, outputs)`, float32.
+    """
+    examples = prepared.examples[split]
+    batches = pipeline.ordered_batches(
+        examples, batch_size=prepared.stage.eval_batch_size
+    )
+    return inference.predict_outputs(
+        prepared.network.model, batches, num_examples=len(examples)
+    )
+
+
+def assess(
+    prepared: Prepared,
+    split: str,
+    *,
+    bootstrap: int,
+    values: np.ndarray | None = None,
+    temperature: float | None = None,
+) -> metrics.Evaluation:
+    """Computes all metrics of a split.
+
+    Args:
+        prepared: The stage.
+        split: Name of the split.
+        bootstrap: Resamples for the intervals; 0 for none.
+        values: The head's outputs, if they are known already.
+        temperature: Divides logits before the calibration figures.
+
+    Returns:
+        The evaluation.
+    """
+    rows = prepared.dataset.splits[split]
+    return metrics.evaluate(
+        prepared.objective.target_kind,
+        rows.targets,
+        outputs(prepared, split) if values is None else values,
+        classes=prepared.dataset.classes,
+        slices=rows.slices,
+        bootstrap=bootstrap,
+        temperature=temperature,
+    )
+
+
+def fit_temperature(prepared: Prepared) -> float | None:
+    """Fits a temperature on the validation split where the objective asks for it."""
+    if not prepared.objective.calibrate or "validation" not in prepared.examples:
+        return None
+    return calibration.fit_temperature(
+        outputs(prepared, "validation"),
+        prepared.dataset.splits["validation"].targets,
+    )

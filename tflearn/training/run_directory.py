@@ -1,0 +1,114 @@
+"""The run directory: whose it is, who writes in it, what is written when."""
+
+from __future__ import annotations
+
+import contextlib
+import difflib
+import fcntl
+import pathlib
+from collections.abc import Iterator
+from typing import Protocol
+
+from tflearn.support import environment, files
+from tflearn.support.errors import RunError
+
+CONFIG = "config.gin"
+REPORT = "report.json"
+
+
+class Declared(Protocol):
+    """The written form of an experiment."""
+
+    text: str
+
+    def operative_text(self) -> str:
+        """Returns the declaration with every default that was used."""
+        ...
+
+
+def is_finished(folder: pathlib.Path, declared: Declared | None) -> bool:
+    """Tells whether a run directory holds the finished run of this declaration.
+
+    Args:
+        folder: The run directory; it need not exist.
+        declared: The declaration; None for an experiment made in Python.
+
+    Returns:
+        True if there is nothing left to do.
+
+    Raises:
+        RunError: The folder holds something else. Nothing is changed.
+    """
+    if not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
+        return False
+    config = folder / CONFIG
+    if not config.exists():
+        raise RunError(
+            "the output directory is not empty and holds no run",
+            received=str(folder),
+            fix="choose another --output_dir",
+        )
+    if config.read_text(encoding="utf-8") != _text(declared):
+        raise RunError(
+            "the output directory holds another experiment",
+            received=f"{folder}; first differences: "
+            + "; ".join(_differences(config.read_text(encoding="utf-8"), declared)),
+            fix="choose another --output_dir, or restore the declaration",
+        )
+    return (folder / REPORT).exists()
+
+
+@contextlib.contextmanager
+def locked(folder: pathlib.Path) -> Iterator[None]:
+    """Holds a run directory for this process alone; makes it if need be.
+
+    Args:
+        folder: The run directory.
+
+    Raises:
+        RunError: Another process works in it, or it cannot be made.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        lock = (folder / ".lock").open("w")
+    except OSError as error:
+        raise RunError(
+            "the output directory cannot be written",
+            received=f"{folder}: {error.strerror}",
+            fix="choose another --output_dir",
+        ) from error
+    with lock:
+        try:
+            # The system lets go of the lock when the process ends, however it ends.
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise RunError(
+                "another process runs in the output directory", received=str(folder)
+            ) from error
+        yield
+
+
+def write_start(folder: pathlib.Path, declared: Declared | None) -> None:
+    """Writes the declaration and the environment, before anything trains."""
+    files.write_text(folder / CONFIG, _text(declared))
+    files.write_json(
+        folder / "environment.json",
+        {"versions": environment.versions(), "hardware": environment.hardware()},
+    )
+
+
+def write_operative(folder: pathlib.Path, declared: Declared | None) -> None:
+    """Writes the declaration with every default that was used."""
+    if declared is not None:
+        files.write_text(folder / "operative_config.gin", declared.operative_text())
+
+
+def _text(declared: Declared | None) -> str:
+    return "# declared in Python\n" if declared is None else declared.text
+
+
+def _differences(old: str, declared: Declared | None) -> list[str]:
+    lines = difflib.unified_diff(
+        old.splitlines(), _text(declared).splitlines(), lineterm="", n=0
+    )
+    return [line for line in lines if line[:1] in "+-" and line[:3] not in "+++---"][:4]

@@ -1,0 +1,179 @@
+"""A stage: its declaration, and everything that is built of it before it trains."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Mapping, Sequence
+
+import keras
+
+from tflearn import objectives, regimes
+from tflearn.backbones import Backbone
+from tflearn.data import Data, Spec, pipeline
+from tflearn.objectives.objective import attach
+from tflearn.support import seeds
+from tflearn.support.errors import ConfigError
+from tflearn.training import budgets, optimizers
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Stage:
+    """The declaration of one training run inside an experiment.
+
+    Args:
+        name: Name of the stage and of its folder.
+        data: Makes the data.
+        objective: Makes the objective.
+        regime: Ordered rules over layers; see `tflearn.regimes`.
+        optimizer: Makes the optimizer; called with `total_steps` if it takes it.
+        budget: How long, such as `"3 epochs"`; see `tflearn.training.budgets`.
+        batch_size: Examples a step, over all devices.
+        interval: Steps between validations and checkpoints; an epoch by default.
+        patience: Stop after so many validations without a better headline metric.
+        restore_best: End with the weights of the best validation, not the last ones.
+        eval_batch_size: Examples a step when nothing is trained.
+        bootstrap: Resamples for the confidence intervals of the test metrics.
+        jit_compile: As in `keras.Model.compile`.
+    """
+
+    name: str
+    data: Callable[[], Data]
+    objective: Callable[[], objectives.Objective]
+    regime: Sequence[regimes.Rule]
+    optimizer: Callable[..., keras.optimizers.Optimizer]
+    budget: str
+    batch_size: int
+    interval: int | None = None
+    patience: int | None = None
+    restore_best: bool = False
+    eval_batch_size: int = 128
+    bootstrap: int = 1000
+    jit_compile: bool | str = "auto"
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Prepared:
+    """A stage that is ready to train.
+
+    Args:
+        stage: The declaration.
+        data: The declared data.
+        dataset: Its rows: splits, classes, notes.
+        spec: Shapes and counts.
+        examples: Encoded examples by split.
+        objective: The objective.
+        network: Backbone and head; shares the backbone with the other stages.
+        batches: The training batch of any step.
+        one_hot: Whether the batches hold one-hot targets.
+        total_steps: Length of the stage; None for a budget of time, which is
+            measured when the stage starts.
+        interval: Steps between validations.
+    """
+
+    stage: Stage
+    data: Data
+    dataset: pipeline.Dataset
+    spec: Spec
+    examples: Mapping[str, pipeline.Examples]
+    objective: objectives.Objective
+    network: objectives.Network
+    batches: pipeline.TrainBatches
+    one_hot: bool
+    total_steps: int | None
+    interval: int
+
+    def apply_regime(self) -> regimes.Census:
+        """Applies the stage's regime to its network and returns the census."""
+        return regimes.apply(
+            self.network.model,
+            self.stage.regime,
+            blocks=self.network.backbone.blocks,
+            unused=self.network.unused,
+        )
+
+    def make_optimizer(self, total_steps: int) -> keras.optimizers.Optimizer:
+        """Makes a new optimizer; biases and norms are left out of weight decay."""
+        optimizer = optimizers.build(self.stage.optimizer, total_steps=total_steps)
+        optimizers.exclude_bias_and_norm(optimizer, self.network.model)
+        return optimizer
+
+
+def prepare(stage: Stage, backbone: Backbone, *, seed: int) -> Prepared:
+    """Loads a stage's data, encodes it and puts the head on the backbone.
+
+    Args:
+        stage: The declaration.
+        backbone: Shared by all stages of the experiment.
+        seed: The experiment's seed.
+
+    Returns:
+        The stage, ready to train.
+
+    Raises:
+        TflearnError: Something of the declaration or the data is wrong.
+    """
+    _check(stage)
+    data, objective = stage.data(), stage.objective()
+    dataset = data.load(target_kind=objective.target_kind)
+    examples = {
+        name: pipeline.encode(split, backbone.encoder, data=data)
+        for name, split in dataset.splits.items()
+    }
+    spec = pipeline.describe(dataset, examples)
+    # The head's initial values depend on the stage alone, not on what ran before.
+    keras.utils.set_random_seed(seeds.derive(seed, "head", stage.name))
+    network = attach(objective, backbone, num_outputs=spec.num_outputs)
+    one_hot = objective.one_hot or data.mixes_labels
+    batches = pipeline.train_batches(
+        examples["train"],
+        dataset.splits["train"].targets,
+        batch_size=stage.batch_size,
+        seed=seeds.derive(seed, "batches", stage.name),
+        data=data,
+        num_outputs=spec.num_outputs,
+        one_hot=one_hot,
+    )
+    total_steps, interval = _steps(stage, len(examples["train"]))
+    return Prepared(
+        stage=stage,
+        data=data,
+        dataset=dataset,
+        spec=spec,
+        examples=examples,
+        objective=objective,
+        network=network,
+        batches=batches,
+        one_hot=one_hot,
+        total_steps=total_steps,
+        interval=interval,
+    )
+
+
+def _steps(stage: Stage, num_examples: int) -> tuple[int | None, int]:
+    budget = budgets.parse(stage.budget)
+    epoch = budgets.steps_per_epoch(num_examples, stage.batch_size)
+    interval = stage.interval or epoch
+    if budget.seconds is not None:
+        return None, interval
+    total = budgets.total_steps(
+        budget, num_examples=num_examples, batch_size=stage.batch_size
+    )
+    return total, min(interval, total)
+
+
+def _check(stage: Stage) -> None:
+    for field in ("batch_size", "eval_batch_size", "interval", "patience", "bootstrap"):
+        value = getattr(stage, field)
+        least = 0 if field == "bootstrap" else 1
+        if value is not None and value < least:
+            raise ConfigError(
+                f"{field} of stage '{stage.name}' is too small",
+                received=value,
+                expected=f"at least {least}",
+            )
+    if not stage.name or set(stage.name) & set("/\\ "):
+        raise ConfigError(
+            "a stage's name is a folder's name",
+            received=stage.name,
+            expected="letters, digits, '-' and '_'",
+        )
