@@ -19,7 +19,12 @@ CONTRACT = {
     "full": (regimes.full(), {"backbone": "trained", "head": "trained"}),
     "last": (
         regimes.partial(last=1),
-        {"backbone": "frozen", "backbone/block_2": "trained", "head": "trained"},
+        {
+            "backbone": "frozen",
+            "backbone/block_2": "trained",
+            "backbone/norm_2": "trained",
+            "head": "trained",
+        },
     ),
     "pattern": (
         regimes.partial(pattern="backbone/norm_?"),
