@@ -1,0 +1,93 @@
+"""Checkpoints: everything comes back, and nothing else is accepted."""
+
+from __future__ import annotations
+
+import keras
+import numpy as np
+import pytest
+
+from tflearn.support.errors import RunError
+from tflearn.training.checkpoints import Checkpoints, state_variables
+
+
+def make_model(units: int = 3) -> keras.Model:
+    model = keras.Sequential(
+        [
+            keras.Input((4,)),
+            keras.layers.Dense(units, name="dense"),
+            keras.layers.Dropout(0.5, name="dropout"),
+            keras.layers.BatchNormalization(name="norm"),
+            keras.layers.Dense(1, name="head"),
+        ]
+    )
+    model.compile(optimizer=keras.optimizers.Adam(0.1, use_ema=True), loss="mse")
+    model.optimizer.build(model.trainable_variables)
+    return model
+
+
+def snapshot(model: keras.Model) -> dict[str, np.ndarray]:
+    variables = state_variables(model, model.optimizer)
+    return {k: keras.ops.convert_to_numpy(v.value) for k, v in variables.items()}
+
+
+def train(model: keras.Model, steps: int) -> None:
+    x = np.random.default_rng(0).normal(size=(8, 4)).astype("float32")
+    for _ in range(steps):
+        model.train_on_batch(x, x[:, :1])
+
+
+def test_a_restored_run_goes_on_to_the_same_bits(tmp_path) -> None:
+    model = make_model()
+    train(model, 3)
+    checkpoints = Checkpoints(tmp_path)
+    checkpoints.save(3, model, optimizer=model.optimizer, record={"note": "x"})
+    train(model, 3)
+
+    keras.utils.set_random_seed(99)
+    other = make_model()
+    record = Checkpoints(tmp_path).restore(other, optimizer=other.optimizer)
+    assert record == {"note": "x", "step": 3}
+    train(other, 3)
+    expected, found = snapshot(model), snapshot(other)
+    assert expected.keys() == found.keys()
+    for path in expected:
+        np.testing.assert_array_equal(found[path], expected[path], err_msg=path)
+
+
+def test_the_state_of_random_generators_is_saved(tmp_path) -> None:
+    assert "dropout/seed_generator_state" in state_variables(make_model())
+
+
+def test_the_newest_two_are_kept_and_a_step_is_saved_once(tmp_path) -> None:
+    model, checkpoints = make_model(), Checkpoints(tmp_path)
+    assert checkpoints.latest is None
+    for step in (1, 2, 3, 3):
+        checkpoints.save(step, model)
+    assert checkpoints.latest == 3
+    assert sorted(p.name for p in tmp_path.iterdir() if p.name.isdigit()) == ["2", "3"]
+    assert checkpoints.restore(model, step=2)["step"] == 2
+
+
+@pytest.mark.parametrize(
+    ("other", "message"),
+    [
+        (lambda: make_model(units=5), r"shapes \['dense/bias: \(3,\) for \(5,\)"),
+        (
+            lambda: keras.Sequential([keras.Input((4,)), keras.layers.Dense(3)]),
+            "missing .*, extra ",
+        ),
+    ],
+)
+def test_a_checkpoint_of_another_model_is_refused(tmp_path, other, message) -> None:
+    Checkpoints(tmp_path).save(1, make_model())
+    target = other()
+    before = [w.numpy().copy() for w in target.weights]
+    with pytest.raises(RunError, match=message):
+        Checkpoints(tmp_path).restore(target)
+    for old, new in zip(before, target.weights, strict=True):
+        np.testing.assert_array_equal(old, new.numpy())
+
+
+def test_restoring_from_nothing_is_an_error(tmp_path) -> None:
+    with pytest.raises(RunError, match="no checkpoint"):
+        Checkpoints(tmp_path).restore(make_model())
