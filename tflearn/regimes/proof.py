@@ -59,5 +59,5 @@ def check_unchanged(
 def _digest(layer: keras.Layer) -> str:
     total = hashlib.sha256()
     for weight in own_weights(layer):
-        total.update(keras.ops.convert_to_numpy(weight).tobytes())
+        total.update(keras.ops.convert_to_numpy(weight.value).tobytes())
     return total.hexdigest()

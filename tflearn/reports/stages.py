@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import base64
+import io
 import pathlib
 import time
 from typing import Any
 
-from tflearn.evaluation import metrics
+import numpy as np
+
+from tflearn.evaluation import calibration, worst_errors
 from tflearn.reports import trackers
 from tflearn.reports.report import StageReport
 from tflearn.reports.tables import census_table
@@ -97,3 +101,52 @@ def _report(prepared: Prepared, outcome: Outcome) -> StageReport:
         frozen_proof=outcome.proof,
         temperature=temperature,
     )
+
+
+def _worst(prepared: Prepared, split: str, values: np.ndarray) -> list[dict[str, Any]]:
+    """Describes the examples with the highest loss among the errors."""
+    rows, kind = prepared.dataset.splits[split], prepared.objective.target_kind
+    if rows.targets is None:
+        return []
+    scores = values
+    if kind != "number":
+        scores = calibration.probabilities(values, multi_label=kind == "multi_label")
+    return [
+        {
+            "location": rows.locate(index),
+            "input": _shown(rows.inputs[index]),
+            "target": _name(prepared, rows.targets[index]),
+            "prediction": _name(prepared, _decision(kind, scores[index])),
+            "probability": None if kind == "number" else float(scores[index].max()),
+        }
+        for index in worst_errors(rows.targets, scores, _WORST).tolist()
+    ]
+
+
+def _decision(kind: str, scores: np.ndarray) -> Any:
+    if kind == "class":
+        return scores.argmax()
+    return (scores > 0.5).astype("float32") if kind == "multi_label" else scores[0]
+
+
+def _name(prepared: Prepared, target: Any) -> str:
+    classes = prepared.dataset.classes
+    if prepared.objective.target_kind == "class":
+        return classes[int(target)]
+    if prepared.objective.target_kind == "multi_label":
+        return ", ".join(name for name, on in zip(classes, target, strict=True) if on)
+    return f"{float(target):.4g}"
+
+
+def _shown(value: Any) -> str:
+    """Returns an input as text, an image as a PNG data URI."""
+    if isinstance(value, np.ndarray) and value.ndim == 3:
+        from PIL import Image
+
+        pixels = value[..., 0] if value.shape[-1] == 1 else value
+        file = io.BytesIO()
+        Image.fromarray(pixels).save(file, format="PNG")
+        return "data:image/png;base64," + base64.b64encode(file.getvalue()).decode()
+    if isinstance(value, np.ndarray):
+        return np.array2string(value, precision=3, threshold=8)
+    return " ⟂ ".join(value) if isinstance(value, tuple) else str(value)

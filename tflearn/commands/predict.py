@@ -1,0 +1,158 @@
+"""`--mode=predict`: labels and probabilities for the rows of a file, in their order."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import pathlib
+import sys
+import tempfile
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+
+from tflearn.commands.arguments import Arguments
+from tflearn.data import Data, Split, sources
+from tflearn.evaluation import calibration
+from tflearn.support import files
+from tflearn.support.console import say
+from tflearn.support.errors import ConfigError, DataError, nearest
+from tflearn.training import finished
+from tflearn.training.finished import FinishedRun
+
+_READERS = {
+    ".csv": sources.csv,
+    ".tsv": sources.tsv,
+    ".jsonl": sources.jsonl,
+    ".txt": sources.text_lines,
+    ".parquet": sources.parquet,
+    ".npz": sources.npz,
+}
+FORMATS = ("jsonl", "csv")
+
+
+def main(arguments: Arguments) -> int:
+    """Writes one line a row; a row that cannot be used has an `error` in its place.
+
+    Args:
+        arguments: The flags. `input` is a file, an image folder, or `-` for lines
+            of text (or JSON objects) on standard input.
+
+    Returns:
+        The exit code.
+    """
+    if arguments.format not in FORMATS:
+        raise ConfigError(
+            "unknown output format",
+            received=arguments.format,
+            expected=", ".join(FORMATS),
+            nearest=nearest(arguments.format, FORMATS),
+        )
+    run = finished.open_run(arguments.run_dir)
+    if arguments.input == "-":
+        rows = _from_text(run, sys.stdin.read())
+    else:
+        rows = _from_path(run, pathlib.Path(arguments.input or ""))
+    text = _as_csv(rows) if arguments.format == "csv" else _as_jsonl(rows)
+    if arguments.output in (None, "-"):
+        sys.stdout.write(text)
+    else:
+        files.write_text(arguments.output, text)
+        bad = sum("error" in row for row in rows)
+        say(f"{len(rows)} rows, {bad} of them unusable: {arguments.output}")
+    return 0
+
+
+def _from_text(run: FinishedRun, text: str) -> list[dict[str, Any]]:
+    """Predicts lines; JSON objects are told from texts by the first character."""
+    suffix = ".jsonl" if text.lstrip().startswith("{") else ".txt"
+    with tempfile.TemporaryDirectory() as folder:
+        path = pathlib.Path(folder) / f"standard_input{suffix}"
+        path.write_text(text, encoding="utf-8")
+        return _from_path(run, path)
+
+
+def _from_path(run: FinishedRun, path: pathlib.Path) -> list[dict[str, Any]]:
+    reader = _READERS.get(path.suffix.lower())
+    if reader is None and run.labels["kind"] == "image":
+        reader = sources.image_folder
+    if reader is None:
+        raise DataError(
+            "the kind of the input file is unknown",
+            received=path.name or "no --input",
+            expected=f"a file that ends in {', '.join(_READERS)}, or '-'",
+        )
+    data = Data(
+        source=lambda: reader({"test": str(path)}),
+        input=_columns(run, reader),
+        target=None,
+        bad_row_tolerance=1.0,
+        max_length=run.labels["max_length"],
+        truncate=run.labels["truncate"],
+    )
+    dataset = data.load(target_kind="none", require_train=False)
+    split = dataset.splits["test"]
+    rows = {bad.ordinal: _error(bad.ordinal, bad.reason) for bad in split.bad}
+    if len(split):
+        outputs = run.outputs(split, data)
+        rows |= {row["row"]: row for row in _results(run, split, outputs)}
+    return [rows[key] for key in sorted(rows)]
+
+
+def _columns(run: FinishedRun, reader: Any) -> str | tuple[str, ...]:
+    declared = run.labels["input"]
+    if reader is sources.text_lines:
+        return "text"
+    return declared if isinstance(declared, str) else tuple(declared)
+
+
+def _error(row: int, reason: str) -> dict[str, Any]:
+    return {"row": row, "error": reason}
+
+
+def _results(
+    run: FinishedRun, split: Split, outputs: np.ndarray
+) -> Iterator[dict[str, Any]]:
+    if run.task == "number":
+        for index, value in enumerate(outputs[:, 0].tolist()):
+            yield {"row": split.ordinal(index), "value": value}
+        return
+    classes = run.labels["classes"]
+    logits = outputs / (run.labels["temperature"] or 1.0)
+    multi_label = run.task == "multi_label"
+    for index, scores in enumerate(
+        calibration.probabilities(logits, multi_label=multi_label).tolist()
+    ):
+        named = dict(zip(classes, scores, strict=True))
+        row: dict[str, Any] = {"row": split.ordinal(index)}
+        if multi_label:
+            row["labels"] = [name for name, score in named.items() if score > 0.5]
+        else:
+            row["label"] = max(named, key=lambda name: named[name])
+        yield row | {"probabilities": named}
+
+
+def _as_jsonl(rows: list[dict[str, Any]]) -> str:
+    return "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+
+
+def _as_csv(rows: list[dict[str, Any]]) -> str:
+    flat = [_flat(row) for row in rows]
+    names = list(dict.fromkeys(name for row in flat for name in row))
+    # The error column stands last, whichever row comes first.
+    names.sort(key=lambda name: name == "error")
+    file = io.StringIO()
+    writer = csv.DictWriter(file, names, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(flat)
+    return file.getvalue()
+
+
+def _flat(row: dict[str, Any]) -> dict[str, Any]:
+    row = dict(row)
+    named = row.pop("probabilities", {})
+    if "labels" in row:
+        row["labels"] = "|".join(row["labels"])
+    return row | {f"probability:{name}": score for name, score in named.items()}

@@ -1,0 +1,88 @@
+"""A finished run as something to use: its model, its encoder, its classes."""
+
+from __future__ import annotations
+
+import dataclasses
+import pathlib
+from typing import Any
+
+import keras
+import numpy as np
+
+from tflearn import backbones
+from tflearn.data import Data, Split, pipeline
+from tflearn.evaluation import inference
+from tflearn.support import files
+from tflearn.support.errors import RunError
+from tflearn.training.export import LABELS_FILE, MODEL_FILE
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class FinishedRun:
+    """What `model/` of a run directory holds.
+
+    Args:
+        folder: The run directory.
+        model: The whole model.
+        encoder: Turns texts, images or numbers into what the model takes.
+        labels: The task, the classes, the input columns, the temperature.
+    """
+
+    folder: pathlib.Path
+    model: keras.Model
+    encoder: Any
+    labels: dict[str, Any]
+
+    @property
+    def task(self) -> str:
+        """`class`, `multi_label` or `number`."""
+        return self.labels["task"]
+
+    def outputs(self, split: Split, data: Data, *, batch_size: int = 128) -> np.ndarray:
+        """Runs the model over a split.
+
+        Args:
+            split: The rows.
+            data: Says how long a text may be.
+            batch_size: Examples a step.
+
+        Returns:
+            Logits or values in the order of the rows, `(examples, outputs)`.
+        """
+        examples = pipeline.encode(split, self.encoder, data=data)
+        return inference.predict_outputs(
+            self.model,
+            pipeline.ordered_batches(examples, batch_size=batch_size),
+            num_examples=len(examples),
+        )
+
+
+def open_run(folder: str | pathlib.Path) -> FinishedRun:
+    """Opens the model of a finished run.
+
+    Args:
+        folder: The run directory.
+
+    Returns:
+        The run.
+
+    Raises:
+        RunError: There is no finished run in it.
+    """
+    path = pathlib.Path(folder)
+    model = path / "model"
+    if not path.is_dir():
+        raise RunError("there is no such run directory", received=str(folder))
+    if not (model / MODEL_FILE).exists() or not (model / LABELS_FILE).exists():
+        raise RunError(
+            "the directory holds no finished run",
+            received=str(folder),
+            expected=f"{path / 'model' / MODEL_FILE}",
+            fix="run the experiment to its end first, with the same --output_dir",
+        )
+    return FinishedRun(
+        folder=path,
+        model=keras.saving.load_model(model / MODEL_FILE, compile=False),
+        encoder=backbones.load_encoder(model / "encoder"),
+        labels=files.read_json(model / LABELS_FILE),
+    )
