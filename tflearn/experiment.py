@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import pathlib
+import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import Protocol
@@ -13,10 +14,13 @@ import keras
 from tflearn import distribution as distributions
 from tflearn.backbones import Backbone
 from tflearn.distribution import Devices, Distribution
-from tflearn.reports import Report, StageReport
-from tflearn.support import files, seeds
+from tflearn.reports.html import write_report
+from tflearn.reports.report import Report, StageReport
+from tflearn.reports.stages import run_stage
+from tflearn.support import environment, files, seeds
 from tflearn.support.console import say
-from tflearn.support.errors import ConfigError, RunError
+from tflearn.support.errors import ConfigError
+from tflearn.training import export, run_directory
 from tflearn.training.stage import Prepared, Stage, prepare
 
 __all__ = ["Experiment", "Stage", "build", "run"]
@@ -98,7 +102,9 @@ def build(experiment: Experiment) -> Built:
         prepare(stage, backbone, seed=experiment.seed) for stage in experiment.stages
     )
     for prepared in stages:
-        # A factory that fails, and a binding that only it would reach, show up now.
+        # Rules that do not fit, factories that fail and bindings that only they
+        # would reach show up now, not when the stage's turn comes.
+        prepared.apply_regime()
         prepared.make_optimizer(prepared.total_steps or 1)
     if experiment.declaration is not None:
         experiment.declaration.check_all_used()
@@ -140,14 +146,16 @@ def run(experiment: Experiment, *, output_dir: str) -> Report:
     folder = pathlib.Path(output_dir)
     if run_directory.is_finished(folder, experiment.declaration):
         say(f"{folder} is finished; its report is {folder / 'report.html'}")
-        return Report.from_json(files.read_json(folder / "report.json"))
+        return Report.from_json(files.read_json(folder / run_directory.REPORT))
     built = build(experiment)
     say(built.devices.note + f", precision {built.precision}")
     with run_directory.locked(folder):
         run_directory.write_start(folder, experiment.declaration)
         reports = list(_train_stages(built, folder))
         started = time.perf_counter()
-        export.write_model(built.stages[-1], folder / "model")
+        export.write_model(
+            built.stages[-1], folder / "model", temperature=reports[-1].temperature
+        )
         run_directory.write_operative(folder, experiment.declaration)
         seconds = built.seconds | {"export": time.perf_counter() - started}
         report = _report(built, reports, seconds)

@@ -61,6 +61,7 @@ def _progress(prepared: Prepared, state: State) -> Progress:
         description=prepared.stage.name,
         start_step=state.step,
         interval_steps=state.interval,
+        history=state.history,
     )
 
 

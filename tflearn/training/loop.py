@@ -87,6 +87,7 @@ def train(
                 feed(stream, batches),
                 steps_per_epoch=schedule.interval_steps,
                 epochs=-(-remaining // schedule.interval_steps),
+                shuffle=False,
                 verbose=0,
                 callbacks=[*callbacks, _Intervals(schedule, on_interval)],
             )
