@@ -1,0 +1,194 @@
+"""The training batch of any step."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from tflearn.data.augmentation import Augmentation
+from tflearn.data.examples import Examples, ImageExamples
+from tflearn.data.order import Order
+from tflearn.support import seeds
+from tflearn.support.errors import ConfigError
+
+if TYPE_CHECKING:
+    from tflearn.data.data import Data
+
+#: Inputs, targets, and weights of the examples if there are any.
+TrainBatch = tuple[Any, ...]
+
+
+class RawBatches:
+    """Batches before augmentation and scaling: what a worker process can make.
+
+    Args:
+        examples: The training examples.
+        targets: Their targets.
+        order: Which examples a step holds.
+        weights: Weight of each example in the loss, or None.
+        pixels: Whether images are left as uint8 pixels.
+    """
+
+    def __init__(
+        self,
+        examples: Examples,
+        targets: np.ndarray,
+        order: Order,
+        *,
+        weights: np.ndarray | None,
+        pixels: bool,
+    ) -> None:
+        self._examples = examples
+        self._targets = targets
+        self._order = order
+        self._weights = weights
+        self._pixels = pixels
+
+    def __len__(self) -> int:
+        # Grain wants a length; the stream has no end.
+        return 2**62
+
+    def __getitem__(self, step: int) -> TrainBatch:
+        indices = self._order.indices(int(step))
+        if self._pixels and isinstance(self._examples, ImageExamples):
+            inputs: Any = self._examples.pixels(indices)
+        else:
+            inputs = self._examples.batch(indices)
+        batch = (inputs, self._targets[indices])
+        return batch if self._weights is None else (*batch, self._weights[indices])
+
+
+class TrainBatches:
+    """Random access to the training batch of any step, without an end.
+
+    `batches[s]` is a pure function of the data, the seed and `s`:
+    `(inputs, targets)`, or `(inputs, targets, sample_weight)`.
+
+    Args:
+        raw: The batches before augmentation.
+        examples: The training examples.
+        augmentation: Changes the images, or None.
+        workers: Processes that make raw batches.
+    """
+
+    def __init__(
+        self,
+        raw: RawBatches,
+        examples: Examples,
+        *,
+        augmentation: Augmentation | None,
+        workers: int,
+    ) -> None:
+        self.raw = raw
+        self.examples = examples
+        self.workers = workers if examples.lazy else 0
+        self._augmentation = augmentation
+
+    def __getitem__(self, step: int) -> TrainBatch:
+        if step < 0:
+            raise IndexError(step)
+        return self.finish(step, self.raw[step])
+
+    def finish(self, step: int, raw: TrainBatch) -> TrainBatch:
+        """Augments and scales the raw batch of a step."""
+        if self._augmentation is None or not isinstance(self.examples, ImageExamples):
+            return raw
+        images, targets, *weights = raw
+        images, targets = self._augmentation(images, targets, step=step)
+        return (self.examples.scale(images), targets, *weights)
+
+
+def train_batches(
+    examples: Examples,
+    targets: np.ndarray | None,
+    *,
+    batch_size: int,
+    seed: int,
+    data: Data,
+    num_outputs: int,
+    one_hot: bool,
+) -> TrainBatches:
+    """Gives random access to training batches.
+
+    Args:
+        examples: The training examples.
+        targets: Their targets, as `Split.targets` has them.
+        batch_size: Examples a step.
+        seed: Seed of order and augmentation.
+        data: The declaration: augmentation, balance, workers.
+        num_outputs: Number of classes.
+        one_hot: Whether class numbers become float32 rows `(classes,)`.
+
+    Returns:
+        The batches.
+
+    Raises:
+        ConfigError: There are no targets, or the declaration does not fit them.
+    """
+    if targets is None:
+        raise ConfigError("training needs targets", fix="declare data.Data.target")
+    classes = targets if targets.dtype.kind == "i" else None
+    if data.balance != "none" and classes is None:
+        raise ConfigError(
+            "classes can only be balanced where each example has one",
+            received=f"balance = '{data.balance}'",
+        )
+    order = Order(
+        len(examples),
+        batch_size=batch_size,
+        seed=seeds.derive(seed, "order"),
+        lengths=examples.lengths,
+        classes=classes if data.balance == "sampling" else None,
+    )
+    encoded, weights = targets, None
+    if classes is not None and one_hot:
+        encoded = np.eye(num_outputs, dtype=np.float32)[classes]
+    if classes is not None and data.balance == "class_weights":
+        weights = class_weights(classes, num_outputs)
+    raw = RawBatches(
+        examples, encoded, order, weights=weights, pixels=bool(data.augment)
+    )
+    batches = TrainBatches(
+        raw,
+        examples,
+        augmentation=_augmentation(examples, data, seeds.derive(seed, "augmentation")),
+        workers=data.workers,
+    )
+    if data.augment:
+        # What is wrong with an augmentation shows before anything is trained.
+        batches[0]
+    return batches
+
+
+def class_weights(classes: np.ndarray, num_classes: int) -> np.ndarray:
+    """Returns weights that let each class count the same in the loss.
+
+    An example of class `c` weighs `n / (C * n_c)`: `n` examples, `C` classes, `n_c`
+    examples of the class. The mean over all examples is 1.
+
+    Args:
+        classes: Class numbers, `(n,)`.
+        num_classes: Number of classes.
+
+    Returns:
+        float32 `(n,)`.
+
+    Example:
+    >>> class_weights(np.array([0, 0, 0, 1]), 2).round(2).tolist()
+    [0.67, 0.67, 0.67, 2.0]
+    """
+    counts = np.bincount(classes, minlength=num_classes)
+    weights = len(classes) / (num_classes * np.maximum(counts, 1))
+    return weights[classes].astype(np.float32)
+
+
+def _augmentation(examples: Examples, data: Data, seed: int) -> Augmentation | None:
+    if not data.augment:
+        return None
+    if not isinstance(examples, ImageExamples):
+        raise ConfigError(
+            "data.Data.augment changes images",
+            received=f"inputs of kind '{examples.kind}'",
+        )
+    return Augmentation(data.augment, seed=seed, image_shape=examples.image_shape)

@@ -1,0 +1,97 @@
+"""Parquet files, read with pyarrow."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from tflearn.data import paths as path_tools
+from tflearn.data.table import Table
+from tflearn.support.errors import DataError
+
+
+def parquet(
+    paths: path_tools.Paths,
+    columns: Sequence[str] | None = None,
+    folder: str = "",
+) -> dict[str, Table]:
+    """Reads Parquet files. Needs pyarrow.
+
+    Images stored as Hugging Face does, `{bytes, path}`, stay encoded until they are
+    needed. A null is an unusable row if the experiment needs the column.
+
+    Args:
+        paths: A path or glob, or `{'train': ..., 'test': ...}`.
+        columns: The columns to read; None reads all.
+        folder: Put in front of relative paths.
+
+    Returns:
+        The tables by split.
+
+    Raises:
+        DataError: A file is absent or damaged, a column is missing, or pyarrow is
+            not installed.
+    """
+    try:
+        from pyarrow import parquet as reader
+    except ImportError as error:
+        raise DataError(
+            "pyarrow is not installed", fix="pip install pyarrow"
+        ) from error
+    return {
+        split: _read(reader, patterns, folder, columns)
+        for split, patterns in path_tools.by_split(paths).items()
+    }
+
+
+def _read(
+    reader: Any, patterns: Sequence[str], folder: str, columns: Sequence[str] | None
+) -> Table:
+    values: dict[str, list[Any]] = {}
+    starts: list[tuple[int, str]] = []
+    count = 0
+    for file in path_tools.find(patterns, folder):
+        path_tools.check_not_empty(file)
+        part = _load(reader, file, columns)
+        if values and values.keys() != part.keys():
+            raise DataError(
+                f"{file.name} has other columns than the files before it",
+                received=", ".join(part),
+                expected=", ".join(values),
+            )
+        starts.append((count, file.name))
+        for name, column in part.items():
+            values.setdefault(name, []).extend(column)
+        count += len(next(iter(part.values()), ()))
+    if not count:
+        raise DataError("the file has no rows", received=", ".join(patterns))
+    return Table(values, locate=_Locations(starts), name=", ".join(patterns))
+
+
+def _load(
+    reader: Any, file: path_tools.File, columns: Sequence[str] | None
+) -> dict[str, list[Any]]:
+    try:
+        known = Table({name: () for name in reader.read_schema(file.path).names})
+        for name in columns or ():
+            known.column(name)
+        table = reader.read_table(file.path, columns=columns and list(columns))
+    except DataError:
+        raise
+    except (OSError, ValueError) as error:
+        # pyarrow's errors are ValueErrors.
+        raise DataError(
+            f"not a readable Parquet file ({error})", received=str(file.path)
+        ) from error
+    return {name: table.column(name).to_pylist() for name in table.column_names}
+
+
+class _Locations:
+    """Gives the file of a row and its number in it, from 1."""
+
+    def __init__(self, starts: list[tuple[int, str]]) -> None:
+        self._starts = starts
+
+    def __call__(self, index: int) -> str:
+        start, name = next(x for x in reversed(self._starts) if x[0] <= index)
+        return f"{name}:{index - start + 1}"

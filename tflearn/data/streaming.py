@@ -1,0 +1,138 @@
+"""Feeding batches to Keras through Grain. Imported only when something is fed."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+import grain
+
+from tflearn.data.batches import TrainBatch, TrainBatches
+
+# Batches that are made ahead of the one that is being trained on.
+_AHEAD = 4
+# Batches that Keras looks at before it trains, from iterators it throws away.
+_LOOKED_AT = 2
+
+
+class Stream(grain.IterDataset):
+    """The batches of a range of steps as a Grain dataset.
+
+    Keras opens an iterator to look at two batches, another one to build the model,
+    and a third one to train. The first batches are kept, so that threads and worker
+    processes start once, with the first batch behind them.
+
+    Args:
+        batches: Random access to the batches.
+        start_step: The first step.
+        num_steps: How many.
+    """
+
+    def __init__(
+        self, batches: TrainBatches, *, start_step: int, num_steps: int
+    ) -> None:
+        super().__init__()
+        self._batches = batches
+        self._start = start_step
+        self._count = num_steps
+        self._head: dict[int, TrainBatch] = {}
+
+    def __len__(self) -> int:
+        return self._count
+
+    def __iter__(self) -> grain.DatasetIterator:
+        """Returns an iterator from the first step on."""
+        return _Iterator(self)
+
+    def head(self, place: int) -> TrainBatch | None:
+        """Returns one of the first batches, or None for later ones."""
+        if place >= _LOOKED_AT:
+            return None
+        if place not in self._head:
+            self._head[place] = self._batches[self._start + place]
+        return self._head[place]
+
+    def tail(self, place: int) -> grain.DatasetIterator:
+        """Returns an iterator that prefetches from a place on."""
+        first, stop = self._start + place, self._start + self._count
+        batches = self._batches
+        if batches.workers:
+            return _in_processes(batches, first, stop)
+        source: Any = _Finished(batches)
+        steps = grain.MapDataset.source(source)[first:stop]
+        threads = min(8, os.cpu_count() or 1) if batches.examples.lazy else 1
+        options = grain.ReadOptions(
+            num_threads=threads, prefetch_buffer_size=max(_AHEAD, 2 * threads)
+        )
+        return iter(steps.to_iter_dataset(options))
+
+    @property
+    def count(self) -> int:
+        """Number of steps."""
+        return self._count
+
+
+class _Iterator(grain.DatasetIterator):
+    def __init__(self, stream: Stream) -> None:
+        super().__init__()
+        self._stream = stream
+        self._place = 0
+        self._tail: grain.DatasetIterator | None = None
+
+    def __next__(self) -> TrainBatch:
+        if self._place >= self._stream.count:
+            raise StopIteration
+        batch = self._stream.head(self._place)
+        if batch is None:
+            if self._tail is None:
+                self._tail = self._stream.tail(self._place)
+            batch = next(self._tail)
+        self._place += 1
+        return batch
+
+    def get_state(self) -> dict[str, Any]:
+        return {"place": self._place}
+
+    def set_state(self, state: dict[str, Any]) -> None:
+        self._close_tail()
+        self._place = int(state["place"])
+
+    def close(self) -> None:
+        self._close_tail()
+        super().close()
+
+    def _close_tail(self) -> None:
+        if self._tail is not None:
+            self._tail.close()
+            self._tail = None
+
+
+class _Finished:
+    """The batches as a Grain source."""
+
+    def __init__(self, batches: TrainBatches) -> None:
+        self._batches = batches
+
+    def __len__(self) -> int:
+        return len(self._batches.raw)
+
+    def __getitem__(self, step: Any) -> TrainBatch:
+        return self._batches[int(step)]
+
+
+def _in_processes(
+    batches: TrainBatches, first: int, stop: int
+) -> grain.DatasetIterator:
+    """Decodes in worker processes; augments here, where the backend runs."""
+    source: Any = batches.raw
+    steps = grain.MapDataset.source(source)[first:stop]
+    options = grain.MultiprocessingOptions(
+        num_workers=batches.workers, per_worker_buffer_size=2
+    )
+    unthreaded = grain.ReadOptions(num_threads=1, prefetch_buffer_size=1)
+    made = steps.to_iter_dataset(unthreaded).mp_prefetch(options)
+    finished = made.map_with_index(lambda i, raw: batches.finish(first + i, raw))
+    ahead = grain.experimental.ThreadPrefetchIterDataset(
+        finished, prefetch_buffer_size=_AHEAD
+    )
+    return iter(ahead)
