@@ -237,12 +237,12 @@ class Progress(keras.callbacks.Callback):
     def _course(self) -> rich.text.Text:
         """The second line: what goes on, and how loss and metric went."""
         text = rich.text.Text(overflow="ellipsis", no_wrap=True)
-        if self._phase in ("compiling", "validating"):
-            text.append(f"{self._phase} …  ", style="yellow")
         for name in self._names():
             values = [row[name] for row in self._rows if name in row]
             text.append(f"{name} ", style="dim").append(_number(values[-1]))
             text.append(f" {_sparkline(values)}  ", style="green")
+        if self._phase in ("compiling", "validating"):
+            text.append(f"{self._phase} …", style="yellow")
         return text
 
 
