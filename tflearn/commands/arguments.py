@@ -1,0 +1,38 @@
+"""The flags of the command line."""
+
+from __future__ import annotations
+
+import dataclasses
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Arguments:
+    """What the flags say.
+
+    Args:
+        mode: What to do.
+        backend: The Keras backend, resolved.
+        gin_files: The declaration's files in order.
+        gin_bindings: Bindings that override the files.
+        gin_search_paths: Folders of the user's own gin files.
+        output_dir: The run directory to write; by default `runs/<experiment>`.
+        run_dir: A finished run to read (`evaluate`, `predict`).
+        split: Which split to evaluate; by default `test`, else `validation`.
+        input: A file of rows; for `predict` `-` is standard input.
+        output: The file to write; None is standard output.
+        format: `jsonl` or `csv`.
+        debug: Whether errors show where in the code they arose.
+    """
+
+    mode: str = "train"
+    backend: str = "jax"
+    gin_files: tuple[str, ...] = ()
+    gin_bindings: tuple[str, ...] = ()
+    gin_search_paths: tuple[str, ...] = ()
+    output_dir: str | None = None
+    run_dir: str | None = None
+    split: str | None = None
+    input: str | None = None
+    output: str | None = None
+    format: str = "jsonl"
+    debug: bool = False

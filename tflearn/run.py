@@ -1,0 +1,243 @@
+"""The command line: flags to a mode. Run it as `python -m tflearn.run --help`."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import importlib
+import importlib.util
+import logging
+import os
+import sys
+import warnings
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
+
+from tflearn.commands.arguments import Arguments
+from tflearn.support.errors import ConfigError, TflearnError, nearest
+
+BACKENDS = ("jax", "tensorflow")
+FORMATS = ("jsonl", "csv")
+
+
+@dataclasses.dataclass(frozen=True)
+class Mode:
+    """The flags of a mode besides those that every mode takes.
+
+    Args:
+        required: Those it cannot do without.
+        optional: The others.
+    """
+
+    required: tuple[str, ...]
+    optional: tuple[str, ...] = ()
+
+    @property
+    def flags(self) -> tuple[str, ...]:
+        """All flags of the mode."""
+        return (*self.required, *self.optional, *_ALWAYS)
+
+
+_EXAMPLES = {
+    "--gin_file": "quickstart/digits.gin",
+    "--run_dir": "runs/digits",
+    "--input": "rows.csv",
+}
+_ALWAYS = ("--mode", "--backend", "--debug")
+_DECLARED = ("--gin_bindings", "--gin_search_path")
+MODES: Mapping[str, Mode] = MappingProxyType(
+    {
+        "train": Mode(("--gin_file",), (*_DECLARED, "--output_dir")),
+        "check": Mode(("--gin_file",), _DECLARED),
+        "compare": Mode(("--gin_file",), (*_DECLARED, "--output_dir")),
+        "evaluate": Mode(("--run_dir",), ("--split", "--input", "--output")),
+        "predict": Mode(("--run_dir", "--input"), ("--output", "--format")),
+    }
+)
+
+
+class _Parser(argparse.ArgumentParser):
+    """Reports mistakes as every other part does."""
+
+    def error(self, message: str) -> None:
+        raise ConfigError(message, fix="python -m tflearn.run --help")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs the command line.
+
+    Args:
+        argv: The flags; those of the process by default.
+
+    Returns:
+        The exit code: 0, 2 for a mistake of the user, 130 when interrupted.
+    """
+    flags = sys.argv[1:] if argv is None else list(argv)
+    debug = "--debug" in flags
+    try:
+        arguments = parse(flags)
+        _choose_backend(arguments.backend)
+        _quieten(debug)
+        # Only now may Keras be imported.
+        command = importlib.import_module(f"tflearn.commands.{arguments.mode}")
+        return command.main(arguments)
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return 130
+    except Exception as error:
+        known = _explain(error)
+        if known is None or debug:
+            raise
+        print(f"error: {known}", file=sys.stderr)
+        return 2
+
+
+def parse(flags: Sequence[str]) -> Arguments:
+    """Reads the flags.
+
+    Args:
+        flags: The words after the program's name.
+
+    Returns:
+        The arguments, with the backend resolved.
+
+    Raises:
+        ConfigError: A flag is unknown, missing, or not for this mode.
+    """
+    parser = _parser()
+    given, unknown = parser.parse_known_args(flags)
+    if unknown:
+        name = unknown[0].split("=")[0]
+        raise ConfigError(
+            "unknown flag" if name.startswith("-") else "unexpected word",
+            received=unknown[0],
+            fix="python -m tflearn.run --help",
+            nearest=nearest(name, {f for mode in MODES.values() for f in mode.flags}),
+        )
+    _check_choice("--mode", given.mode, tuple(MODES))
+    if given.format is not None:
+        _check_choice("--format", given.format, FORMATS)
+    _check_flags(given)
+    return Arguments(
+        mode=given.mode,
+        backend=_resolve_backend(given.backend),
+        gin_files=tuple(given.gin_file or ()),
+        gin_bindings=tuple(given.gin_bindings or ()),
+        gin_search_paths=tuple(given.gin_search_path or ()),
+        output_dir=given.output_dir,
+        run_dir=given.run_dir,
+        split=given.split,
+        input=given.input,
+        output=given.output,
+        format=given.format or FORMATS[0],
+        debug=given.debug,
+    )
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = _Parser(
+        prog="python -m tflearn.run",
+        description="Train, evaluate and report a declared experiment.",
+        allow_abbrev=False,
+    )
+    add = parser.add_argument
+    add("--mode", default="train", help=f"{', '.join(MODES)} (default: train)")
+    add("--gin_file", action="append", help="a declaration; may be repeated")
+    add("--gin_bindings", action="append", help='such as "SEED = 1"; may be repeated')
+    add("--gin_search_path", action="append", help="a folder of gin files of your own")
+    add("--output_dir", help="the run directory (default: runs/<experiment>)")
+    add("--run_dir", help="a finished run, for evaluate and predict")
+    add("--split", help="the split to evaluate (default: test, else validation)")
+    add("--input", help="a file of rows or a folder; - for standard input")
+    add("--output", help="the file to write (default: standard output)")
+    add("--format", help="jsonl (default) or csv, for predict")
+    add("--backend", help="jax or tensorflow (default: KERAS_BACKEND, else jax)")
+    add("--debug", action="store_true", help="show tracebacks and all log lines")
+    return parser
+
+
+def _check_choice(flag: str, value: str, choices: Sequence[str]) -> None:
+    if value not in choices:
+        raise ConfigError(
+            f"{flag} has no such value",
+            received=value,
+            expected=", ".join(choices),
+            nearest=nearest(value, choices),
+        )
+
+
+def _check_flags(given: argparse.Namespace) -> None:
+    mode = MODES[given.mode]
+    present = {f"--{name}": value for name, value in vars(given).items() if value}
+    for flag in present:
+        if flag not in mode.flags:
+            raise ConfigError(
+                f"{flag} means nothing to --mode={given.mode}",
+                expected=", ".join(mode.flags),
+            )
+    for flag in mode.required:
+        if flag not in present:
+            raise ConfigError(
+                f"--mode={given.mode} needs {flag}", fix=f"{flag}={_EXAMPLES[flag]}"
+            )
+
+
+def _resolve_backend(flag: str | None) -> str:
+    named = flag or os.environ.get("KERAS_BACKEND")
+    if named:
+        source = "--backend" if flag else "the environment variable KERAS_BACKEND"
+        _check_choice(source, named, BACKENDS)
+        if importlib.util.find_spec(named) is None:
+            raise ConfigError(
+                f"{source} names a package that is not installed",
+                received=named,
+                fix=f"pip install {named}",
+            )
+        return named
+    for name in BACKENDS:
+        if importlib.util.find_spec(name) is not None:
+            return name
+    raise ConfigError(
+        "no backend is installed", expected="jax or tensorflow", fix="pip install jax"
+    )
+
+
+def _choose_backend(name: str) -> None:
+    keras = sys.modules.get("keras")
+    if keras is not None and keras.backend.backend() != name:
+        raise ConfigError(
+            "Keras was imported with another backend",
+            received=keras.backend.backend(),
+            expected=name,
+            fix="start a new process",
+        )
+    os.environ["KERAS_BACKEND"] = name
+
+
+def _quieten(debug: bool) -> None:
+    log = logging.getLogger("tflearn")
+    log.setLevel(logging.DEBUG if debug else logging.INFO)
+    if not log.handlers:
+        handler = logging.StreamHandler()
+        handler.setFormatter(logging.Formatter("%(message)s"))
+        log.addHandler(handler)
+        log.propagate = False
+    if debug:
+        return
+    # Read by the C++ side of TensorFlow and XLA when they are loaded.
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    os.environ.setdefault("GRPC_VERBOSITY", "ERROR")
+    for name in ("absl", "jax", "tensorflow", "orbax"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+    warnings.simplefilter("ignore")
+
+
+def _explain(error: Exception) -> TflearnError | None:
+    config = sys.modules.get("tflearn.config")
+    if config is not None:
+        return config.explain(error)
+    return error if isinstance(error, TflearnError) else None
+
+
+if __name__ == "__main__":
+    sys.exit(main())
