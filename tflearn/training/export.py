@@ -56,7 +56,7 @@ def write_model(
     folder.mkdir(parents=True, exist_ok=True)
     # Keras does not write atomically: a reader must never find half a model.
     temporary = folder / f"unfinished.{MODEL_FILE}"
-    prepared.network.model.save(temporary)
+    prepared.network.model.save(temporary, include_optimizer=False)
     temporary.replace(folder / MODEL_FILE)
     prepared.network.backbone.save_encoder(folder / "encoder")
     files.write_json(

@@ -94,6 +94,10 @@ def train(
     if model.optimizer.use_ema:
         # Idempotent; a run that was killed between its last step and here needs it.
         model.optimizer.finalize_variable_values(model.trainable_variables)
+        for variable in model.trainable_variables:
+            # On JAX weight and average now are one array; the next function that is
+            # allowed to overwrite the weights would delete it under the average.
+            variable.assign(keras.ops.copy(variable.value))
 
 
 def feed(stream: Iterable[Any], batches: pipeline.TrainBatches) -> Any:

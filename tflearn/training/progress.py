@@ -82,6 +82,7 @@ class Progress(keras.callbacks.Callback):
         metric: str = "",
         console: rich.console.Console | None = None,
     ) -> None:
+        """Shows nothing yet; see the class for the arguments."""
         super().__init__()
         self._total = total_steps
         self._description = description
