@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     import jinja2
     import markupsafe
 
-    from tflearn.reports.plots import Plot
+    from tflearn.reports.figures import Plot
 
 _IMAGE = re.compile(r"data:image/png;base64,[A-Za-z0-9+/]+={0,2}")
 _MOST_SLICE_METRICS = 5

@@ -1,39 +1,22 @@
-"""Figures: drawn once, used as files under `plots/` and inline in the pages.
-
-The same numbers give the same bytes: identifiers in the SVG are derived from a fixed
-salt, dates and versions are left out. Inline, ink and grid take their colours from the
-page, so that a dark page gets a dark figure. Colours are Okabe and Ito's, which people
-with any colour vision tell apart.
-
-References:
-    Okabe and Ito, Color Universal Design, https://jfly.uni-koeln.de/color/
-"""
+"""The figures of a report: learning curves, confusion, reliability, comparison."""
 
 from __future__ import annotations
 
-import contextlib
-import dataclasses
-import io
-import pathlib
-import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from tflearn.reports.figures import INK, PALETTE, Plot, finish, new_figure
 from tflearn.reports.report import StageReport, estimate_text, headline
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
 
     from tflearn.reports.compare import ArmResult
 
-PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#8C6D31")
 MOST_CLASSES = 20
 
-_INK = "#1f2933"
-_GRID = "#d8dee4"
 _MAP = ("#f4f7fb", "#0b3c6f")
 
 # The loss that was minimised may carry smoothing and penalties; cross-entropy never
@@ -43,31 +26,6 @@ _LOSSES = {
     "validation": "val_loss",
     "validation cross-entropy": "val_cross_entropy",
 }
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Plot:
-    """A figure in the forms it is used in.
-
-    Args:
-        name: Name of the file, without a suffix.
-        title: What it shows.
-        inline: An SVG element for a page; it takes ink and grid from the page.
-        svg: A complete SVG file.
-        png: A complete PNG file.
-    """
-
-    name: str
-    title: str
-    inline: str
-    svg: str
-    png: bytes
-
-    def write(self, folder: pathlib.Path) -> None:
-        """Writes `<name>.svg` and `<name>.png` into a folder; makes it if need be."""
-        folder.mkdir(parents=True, exist_ok=True)
-        (folder / f"{self.name}.svg").write_text(self.svg, encoding="utf-8")
-        (folder / f"{self.name}.png").write_bytes(self.png)
 
 
 def learning_curves(
@@ -91,7 +49,7 @@ def learning_curves(
     lines = [(label, series) for label, series in panels if series]
     if not lines:
         return None
-    with _figure(3.9 * len(lines) + 0.4, 2.9, columns=len(lines)) as (figure, axes):
+    with new_figure(3.9 * len(lines) + 0.4, 2.9, columns=len(lines)) as (figure, axes):
         for ax, (label, series) in zip(axes, lines, strict=True):
             for kind, points in series.items():
                 _curve(ax, points, kind, PALETTE[kind != "training"])
@@ -99,7 +57,7 @@ def learning_curves(
             _step_axis(ax)
             if len(series) > 1:
                 ax.legend(frameon=False)
-        return _plot(figure, name, "Learning curves")
+        return finish(figure, name, "Learning curves")
 
 
 def confusion(evaluation: Mapping[str, Any], *, name: str = "confusion") -> Plot | None:
@@ -128,9 +86,9 @@ def confusion(evaluation: Mapping[str, Any], *, name: str = "confusion") -> Plot
     shares = counts / np.maximum(matrix[shown].sum(axis=1, keepdims=True), 1)
     labels = [_short(str(classes[i])) for i in shown]
     size = max(2.6, min(0.45 * len(shown) + 1.4, 9.0))
-    with _figure(size + 0.6, size) as (figure, (ax,)):
+    with new_figure(size + 0.6, size) as (figure, (ax,)):
         _heat(ax, counts, shares, labels)
-        return _plot(figure, name, title)
+        return finish(figure, name, title)
 
 
 def most_confused(matrix: np.ndarray, most: int) -> list[int]:
@@ -173,8 +131,8 @@ def reliability(
         return None
     edges = np.array([[row["low"], row["high"]] for row in bins], float)
     widths = edges[:, 1] - edges[:, 0]
-    with _figure(3.6, 3.9, rows=2, ratios=(3.2, 1)) as (figure, (ax, below)):
-        ax.plot([0, 1], [0, 1], color=_INK, lw=0.8, ls=(0, (4, 3)))
+    with new_figure(3.6, 3.9, rows=2, ratios=(3.2, 1)) as (figure, (ax, below)):
+        ax.plot([0, 1], [0, 1], color=INK, lw=0.8, ls=(0, (4, 3)))
         accuracy = [row["accuracy"] for row in bins]
         ax.bar(edges[:, 0], accuracy, widths, align="edge", color=PALETTE[0], alpha=0.3)
         confidence = [row["confidence"] for row in bins]
@@ -192,7 +150,7 @@ def reliability(
             part.set_xlim(0, 1)
         ax.set_ylim(0, 1)
         ax.tick_params(labelbottom=False)
-        return _plot(figure, name, "Reliability")
+        return finish(figure, name, "Reliability")
 
 
 def comparison(arms: Sequence[ArmResult], *, name: str = "compare") -> Plot:
@@ -208,94 +166,14 @@ def comparison(arms: Sequence[ArmResult], *, name: str = "compare") -> Plot:
     with_curves = any(any(curve) for arm in arms for curve in arm.curves)
     columns = 2 if with_curves else 1
     height = max(2.8, 0.5 * len(arms) + 1.3)
-    with _figure(4.2 * columns, height, columns=columns) as (figure, axes):
+    with new_figure(4.2 * columns, height, columns=columns) as (figure, axes):
         _arms(axes[0], arms)
         if with_curves:
             for arm, color in zip(arms, _colors(len(arms)), strict=True):
                 _band(axes[1], arm, color)
             _label(axes[1], x="step", y=f"validation {arms[0].metric}")
             _step_axis(axes[1])
-        return _plot(figure, name, f"{arms[0].split} {arms[0].metric} by arm")
-
-
-@contextlib.contextmanager
-def _figure(
-    width: float,
-    height: float,
-    *,
-    rows: int = 1,
-    columns: int = 1,
-    ratios: Sequence[float] | None = None,
-) -> Iterator[tuple[Figure, list[Axes]]]:
-    """Yields a figure of `width` by `height` inches and its axes, in one style."""
-    import matplotlib
-
-    # Not pyplot: that would choose a backend for the whole process.
-    from matplotlib.figure import Figure
-
-    style = {
-        "font.size": 9.0,
-        "font.family": "sans-serif",
-        "svg.hashsalt": "tflearn",
-        "svg.fonttype": "none",
-        # A dollar sign in a class name is no formula.
-        "text.parse_math": False,
-        "axes.edgecolor": _INK,
-        "axes.labelcolor": _INK,
-        "text.color": _INK,
-        "xtick.color": _INK,
-        "ytick.color": _INK,
-        "axes.spines.top": False,
-        "axes.spines.right": False,
-        "axes.linewidth": 0.8,
-        "grid.color": _GRID,
-        "grid.linewidth": 0.7,
-        "axes.axisbelow": True,
-        "axes.facecolor": "none",
-    }
-    with matplotlib.rc_context(style):
-        figure = Figure(figsize=(width, height), layout="constrained")
-        axes = figure.subplots(
-            rows, columns, squeeze=False, gridspec_kw={"height_ratios": ratios}
-        )
-        yield figure, list(axes.flat)
-
-
-def _plot(figure: Figure, name: str, title: str) -> Plot:
-    png, svg = io.BytesIO(), io.StringIO()
-    options: dict[str, Any] = {"facecolor": "white"}
-    figure.savefig(png, format="png", dpi=144, metadata={"Software": None}, **options)
-    # What is drawn is laid out; doing that again would take most of the time.
-    figure.set_layout_engine("none")
-    nothing = dict.fromkeys(("Date", "Creator", "Format", "Type"))
-    figure.savefig(svg, format="svg", metadata=nothing, **options)
-    return Plot(
-        name=name,
-        title=title,
-        inline=_inline(svg.getvalue(), name=name, title=title),
-        svg=svg.getvalue(),
-        png=png.getvalue(),
-    )
-
-
-def _inline(svg: str, *, name: str, title: str) -> str:
-    """Turns an SVG file into an element of a page."""
-    import html
-
-    body = svg[svg.index("<svg") :]
-    body = re.sub(r"<metadata>.*?</metadata>", "", body, flags=re.DOTALL)
-    # HTML knows these namespaces; a page without addresses is easy to trust.
-    body = re.sub(r'\sxmlns(:xlink)?="[^"]*"', "", body)
-    # The white sheet behind the figure: the page has its own.
-    body = re.sub(r'<g id="patch_1">.*?</g>', "", body, count=1, flags=re.DOTALL)
-    # Several figures share a page, and their parts must not share names.
-    body = re.sub(r'\bid="', f'id="{name}-', body)
-    body = re.sub(r'(href="#|url\(#)', rf"\g<1>{name}-", body)
-    body = body.replace(_INK, "currentColor").replace(_GRID, "var(--grid)")
-    for place, color in enumerate(PALETTE):
-        body = body.replace(color.lower(), f"var(--series-{place}, {color})")
-    label = html.escape(title, quote=True)
-    return body.replace("<svg", f'<svg role="img" aria-label="{label}"', 1)
+        return finish(figure, name, f"{arms[0].split} {arms[0].metric} by arm")
 
 
 def _headline_name(stage: StageReport) -> str:

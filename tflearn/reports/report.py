@@ -168,8 +168,8 @@ def headline(evaluation: Mapping[str, Any]) -> tuple[str, dict[str, Any]] | None
     metrics = evaluation.get("metrics") or {}
     if not metrics:
         return None
-    name = evaluation.get("headline")
-    name = name if name in metrics else next(iter(metrics))
+    named = evaluation.get("headline")
+    name = str(named) if named in metrics else next(iter(metrics))
     return name, metrics[name]
 
 

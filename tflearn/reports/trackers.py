@@ -60,6 +60,7 @@ class EventLog:
     """
 
     def __init__(self, folder: pathlib.Path) -> None:
+        """Opens nothing yet: the first row does."""
         self._folder = folder
         self._path: pathlib.Path | None = None
         self._last_step = -1
@@ -86,19 +87,18 @@ class EventLog:
 
     def _open(self) -> pathlib.Path:
         """Finds the file of an earlier process, or begins one."""
-        from tensorboard.compat.proto import event_pb2
-
+        event, _ = _messages()
         self._folder.mkdir(parents=True, exist_ok=True)
         found = sorted(self._folder.glob(_NAME.format(seconds="*")))
         if not found:
             path = self._folder / _NAME.format(seconds=int(time.time()))
-            head = event_pb2.Event(wall_time=time.time(), file_version="brain.Event:2")
+            head = event(wall_time=time.time(), file_version="brain.Event:2")
             with path.open("ab") as file:
                 _write(file, head.SerializeToString())
             return path
         whole = 0
         for end, record in _records(found[-1]):
-            self._last_step = event_pb2.Event.FromString(record).step
+            self._last_step = event.FromString(record).step
             whole = end
         # A process that was killed may have left half a record; readers stop there.
         with found[-1].open("r+b") as file:
@@ -115,17 +115,23 @@ def read_scalars(folder: str | pathlib.Path) -> list[tuple[int, str, float]]:
     Returns:
         Triples `(step, tag, value)` in the order of writing.
     """
-    from tensorboard.compat.proto import event_pb2
-
+    event_type, _ = _messages()
     scalars = []
     for path in sorted(pathlib.Path(folder).glob(_NAME.format(seconds="*"))):
         for _, record in _records(path):
-            event = event_pb2.Event.FromString(record)
+            event = event_type.FromString(record)
             scalars += [
                 (event.step, value.tag, value.simple_value)
                 for value in event.summary.value
             ]
     return scalars
+
+
+def _messages() -> tuple[Any, Any]:
+    """Returns the types `Event` and `Summary`; generated code declares no types."""
+    from tensorboard.compat.proto import event_pb2, summary_pb2
+
+    return vars(event_pb2)["Event"], vars(summary_pb2)["Summary"]
 
 
 def _tag(name: str) -> str:
@@ -135,15 +141,14 @@ def _tag(name: str) -> str:
 
 
 def _event(*, step: int, values: Mapping[str, float]) -> bytes:
-    from tensorboard.compat.proto import event_pb2, summary_pb2
-
-    summary = summary_pb2.Summary(
+    event_type, summary_type = _messages()
+    summary = summary_type(
         value=[
-            summary_pb2.Summary.Value(tag=tag, simple_value=value)
+            summary_type.Value(tag=tag, simple_value=value)
             for tag, value in values.items()
         ]
     )
-    event = event_pb2.Event(wall_time=time.time(), step=step, summary=summary)
+    event = event_type(wall_time=time.time(), step=step, summary=summary)
     return event.SerializeToString()
 
 
