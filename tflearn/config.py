@@ -323,10 +323,12 @@ def _reader(search_paths: Sequence[str] = ()) -> Reader:
 
 
 def _load_module(line: names.Import, place: Place) -> types.ModuleType:
-    if line.module.split(".")[0] in ("keras_hub", "keras_nlp"):
-        # On JAX a plain import would load TensorFlow, which this avoids.
-        importlib.import_module("tflearn.backbones.hub").import_keras_hub()
-    return line.load(place)
+    if line.module.split(".")[0] not in ("keras_hub", "keras_nlp"):
+        return line.load(place)
+    # They import TensorFlow where it is installed, on JAX too.
+    libraries = importlib.import_module("tflearn.backbones.libraries")
+    with libraries.hidden_tensorflow():
+        return line.load(place)
 
 
 def _parse(text: str) -> Iterator[Parsed]:

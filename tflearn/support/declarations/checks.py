@@ -9,6 +9,7 @@ from tflearn.support.declarations.names import required_parameters
 from tflearn.support.declarations.statements import (
     REQUIRED,
     Binding,
+    Call,
     Macro,
     leaves,
 )
@@ -175,14 +176,21 @@ def _check_arguments(bindings: Bindings, usage: Usage) -> None:
             )
         ]
         if missing:
-            name = getattr(call.target, "__name__", call.name)
-            scope = f" in scope '{'/'.join(call.scope)}'" if call.scope else ""
-            raise ConfigError(
-                f"'{call.name or name}' is called{scope} without "
-                + ", ".join(f"'{one}'" for one in missing),
-                expected="values for " + ", ".join(needed),
-                fix=f"bind {'/'.join((*call.scope, call.name or name))}.{missing[0]}",
-            )
+            raise _missing_arguments(call, missing, needed)
+
+
+def _missing_arguments(
+    call: Call, missing: list[str], needed: list[str]
+) -> ConfigError:
+    name = call.name or getattr(call.target, "__name__", "")
+    place = f"{call.place}: " if call.place else ""
+    scope = f" in scope '{'/'.join(call.scope)}'" if call.scope else ""
+    return ConfigError(
+        f"{place}'{name}' is called{scope} without "
+        + ", ".join(f"'{one}'" for one in missing),
+        expected="values for " + ", ".join(needed),
+        fix=f"bind {'/'.join((*call.scope, name))}.{missing[0]}",
+    )
 
 
 def _check_reached(bindings: Bindings, usage: Usage) -> None:

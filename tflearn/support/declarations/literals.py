@@ -107,20 +107,22 @@ def advice(value: object, hint: object) -> str | None:
 
 
 def _rewritten(value: object) -> list[object]:
-    tried: list[object] = []
-    if isinstance(value, Call):
-        tried.append(dataclasses.replace(value, evaluate=not value.evaluate))
+    tried = [_other_form(value), (value,)]
     if isinstance(value, tuple | list):
-        tried.append(tuple(value))
-        tried.append(tuple((_rewritten(item) or [item])[0] for item in value))
-    tried.append((value,))
+        tried = [tuple(value), tuple(map(_other_form, value)), *tried]
+    return tried
+
+
+def _other_form(value: object) -> object:
+    if isinstance(value, Call):
+        return dataclasses.replace(value, evaluate=not value.evaluate)
     if isinstance(value, str):
         for kind in (int, float):
             try:
-                tried.append(kind(value))
+                return kind(value)
             except ValueError:
                 continue
-    return [*tried, str(value)] if isinstance(value, int | float) else tried
+    return str(value) if type(value) in (int, float) else value
 
 
 def _literal_fits(value: object, expected: type, arguments: tuple[object, ...]) -> bool:

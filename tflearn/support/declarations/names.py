@@ -277,6 +277,6 @@ def _import_error(statement: Import, place: Place, error: Exception) -> ConfigEr
 def _modules_beside(missing: str) -> Iterable[str]:
     package, _, _ = missing.rpartition(".")
     if not package:
-        return importlib.metadata.packages_distributions()
+        return ["tflearn", *importlib.metadata.packages_distributions()]
     path = getattr(sys.modules.get(package), "__path__", [])
     return [f"{package}.{module.name}" for module in pkgutil.iter_modules(path)]

@@ -214,7 +214,11 @@ def _resolve(value: object, symbols: Mapping[str, Symbol], place: Place) -> obje
     if isinstance(value, Reference):
         target, name = look_up(value.name, symbols, place)
         return Call(
-            target=target, scope=value.scope, name=name, evaluate=value.evaluate
+            target=target,
+            scope=value.scope,
+            name=name,
+            evaluate=value.evaluate,
+            place=place,
         )
     if isinstance(value, tuple | list):
         return type(value)(_resolve(item, symbols, place) for item in value)

@@ -61,12 +61,14 @@ class Call:
         scope: Scope that it is called in; empty for the caller's.
         name: Its name under the declaration's imports.
         evaluate: Whether the value is what the target returns.
+        place: Where it is written.
     """
 
     target: object
     scope: tuple[str, ...]
     name: str
     evaluate: bool
+    place: Place | None = dataclasses.field(default=None, compare=False)
 
     def __repr__(self) -> str:
         """Returns the call as it is written."""
