@@ -76,11 +76,12 @@ def without_times(report) -> dict:
 
 
 def test_a_run_learns_reports_and_exports(tmp_path) -> None:
-    report = experiment.run(make_experiment(), output_dir=str(tmp_path / "run"))
+    declared = make_experiment(make_stage(budget="24 epochs"))
+    report = experiment.run(declared, output_dir=str(tmp_path / "run"))
     stage = report.stages[0]
-    assert stage.steps == 8 * 6
+    assert stage.steps == 24 * 6
     assert stage.evaluations["test"]["metrics"]["accuracy"]["value"] > 0.85
-    assert [row["step"] for row in stage.history] == list(range(6, 49, 6))
+    assert [row["step"] for row in stage.history] == list(range(6, 145, 6))
     lines = (tmp_path / "run/stages/tune/metrics.jsonl").read_text().splitlines()
     assert [json.loads(line) for line in lines] == stage.history
     for name in (
