@@ -78,7 +78,7 @@ def main(arguments: Arguments) -> int:
         ]
         for arm in comparison.arms
     }
-    results = [_result(name, found) for name, found in reports.items()]
+    results = [_result(name, found, folder) for name, found in reports.items()]
     compare.write_comparison(base.name, results, folder)
     console.print(comparison_table(results))
     say(f"report: {folder}/compare.html")
@@ -116,7 +116,9 @@ def _run_arm(
     )
 
 
-def _result(name: str, reports: Sequence[Report]) -> compare.ArmResult:
+def _result(
+    name: str, reports: Sequence[Report], folder: pathlib.Path
+) -> compare.ArmResult:
     stages = [report.stages[-1] for report in reports]
     split = "test" if "test" in stages[0].evaluations else "validation"
     evaluations = [stage.evaluations[split] for stage in stages]
@@ -126,6 +128,8 @@ def _result(name: str, reports: Sequence[Report]) -> compare.ArmResult:
         name=name,
         seeds=tuple(report.seed for report in reports),
         metric=headline,
+        split=split,
+        folders=tuple(f"{folder}/arms/{name}/seed{x.seed}" for x in reports),
         estimates=tuple(found["metrics"][headline] for found in evaluations),
         trainable_parameters=sum(row["trainable"] for row in rows),
         total_parameters=sum(row["parameters"] for row in rows),

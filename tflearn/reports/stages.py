@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import base64
-import io
+import contextlib
 import pathlib
 import time
 from typing import Any
@@ -12,6 +11,7 @@ import numpy as np
 
 from tflearn.evaluation import calibration, worst_errors
 from tflearn.reports import trackers
+from tflearn.reports.html import png_uri
 from tflearn.reports.report import StageReport
 from tflearn.reports.tables import census_table
 from tflearn.support import files
@@ -43,26 +43,32 @@ def run_stage(prepared: Prepared, folder: pathlib.Path) -> StageReport:
         say(f"stage '{prepared.stage.name}' is finished")
         return StageReport.from_json(files.read_json(path))
     console.print(census_table(prepared.apply_regime().to_json()))
-    outcome = execute(
-        prepared,
-        folder,
-        callbacks=lambda state: [_progress(prepared, state)],
-        observers=[trackers.observer(folder / "tensorboard")],
-    )
+    with contextlib.ExitStack() as bars:
+        outcome = execute(
+            prepared,
+            folder,
+            callbacks=lambda state: [_progress(prepared, state, bars)],
+            observers=[trackers.observer(folder / "tensorboard")],
+        )
     report = _report(prepared, outcome)
     end.save(outcome.state.step, prepared.network.model)
     files.write_json(path, report.to_json())
     return report
 
 
-def _progress(prepared: Prepared, state: State) -> Progress:
-    return Progress(
+def _progress(
+    prepared: Prepared, state: State, bars: contextlib.ExitStack
+) -> Progress:
+    progress = Progress(
         state.total_steps,
         description=prepared.stage.name,
         start_step=state.step,
         interval_steps=state.interval,
         history=state.history,
     )
+    # A run that fails must not leave its bar under the error message.
+    bars.callback(progress.close)
+    return progress
 
 
 def _report(prepared: Prepared, outcome: Outcome) -> StageReport:
@@ -142,12 +148,7 @@ def _name(prepared: Prepared, target: Any) -> str:
 def _shown(value: Any) -> str:
     """Returns an input as text, an image as a PNG data URI."""
     if isinstance(value, np.ndarray) and value.ndim == 3:
-        from PIL import Image
-
-        pixels = value[..., 0] if value.shape[-1] == 1 else value
-        file = io.BytesIO()
-        Image.fromarray(pixels).save(file, format="PNG")
-        return "data:image/png;base64," + base64.b64encode(file.getvalue()).decode()
+        return png_uri(value)
     if isinstance(value, np.ndarray):
         return np.array2string(value, precision=3, threshold=8)
     return " ⟂ ".join(value) if isinstance(value, tuple) else str(value)
