@@ -19,6 +19,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Protocol
 
 import gin
+from gin import config as gin_config
 from gin import config_parser
 from tflearn.support import errors
 from tflearn.support.declarations import checks, names, statements, usage
@@ -118,7 +119,7 @@ class Declaration:
         _active = None
         try:
             # Modules may be reloaded, in a notebook most of all.
-            with gin.config.interactive_mode():
+            with gin_config.interactive_mode():
                 gin.parse_config(self.text)
             gin.finalize()
         except Exception as error:
@@ -234,7 +235,7 @@ def explain(error: Exception) -> TflearnError | None:
     if isinstance(error, TflearnError):
         # gin raises an instance of a subclass that it makes for the occasion.
         kinds = type(error).__mro__
-        kind = next(k for k in kinds if getattr(errors, k.__name__, None) is k)
+        kind: Any = next(k for k in kinds if getattr(errors, k.__name__, None) is k)
         return kind.__new__(kind, message) if trail else error
     called = [name for name in trail[::2] if name]
     if not called or _is_own_fault(called[0], message):
@@ -254,11 +255,11 @@ def _is_own_fault(name: str, message: str) -> bool:
     return any(module.split(".")[0] == "tflearn" for module in modules)
 
 
-def _name_of(target: object) -> str:
+def _name_of(target: Any) -> str:
     return getattr(target, "__name__", "")
 
 
-def _root(bindings: Mapping[usage.Key, Binding], path: str) -> object | None:
+def _root(bindings: Mapping[usage.Key, Binding], path: str) -> Any | None:
     for binding in bindings.values():
         target = binding.target
         if f"{getattr(target, '__module__', '')}.{_name_of(target)}" == path:

@@ -8,6 +8,7 @@ import inspect
 import types
 import typing
 from collections.abc import Mapping
+from typing import Any
 
 from tflearn.support.declarations.names import parameters
 from tflearn.support.declarations.statements import Call, Macro
@@ -15,7 +16,7 @@ from tflearn.support.declarations.statements import Call, Macro
 _NUMBERS = {int: (int,), float: (int, float), complex: (int, float, complex)}
 
 
-def hints(target: object) -> Mapping[str, object]:
+def hints(target: Any) -> Mapping[str, object]:
     """Returns the types of the parameters of a function or class that are known.
 
     Args:
@@ -71,7 +72,7 @@ def fits(value: object, hint: object) -> bool:
     return _literal_fits(value, expected, arguments)
 
 
-def default_fits(value: object, target: object, parameter: str) -> bool:
+def default_fits(value: object, target: Any, parameter: str) -> bool:
     """Tells whether a value is the parameter's own default."""
     found = parameters(target).get(parameter)
     if found is None or found.default is inspect.Parameter.empty:

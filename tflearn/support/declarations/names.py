@@ -10,6 +10,7 @@ import pkgutil
 import sys
 import types
 from collections.abc import Iterable, Mapping
+from typing import Any
 
 from tflearn.support.declarations.statements import Place
 from tflearn.support.errors import ConfigError, TflearnError, nearest
@@ -177,9 +178,9 @@ def look_up(
     return found, ".".join([symbols[first].name, *rest])
 
 
-def parameters(target: object) -> Mapping[str, inspect.Parameter]:
+def parameters(target: Any) -> Mapping[str, inspect.Parameter]:
     """Returns the parameters that a declaration may give to a function or class."""
-    function = target
+    function: Any = target
     if inspect.isclass(target):
         # The first one in the order of resolution, as gin has it: Keras classes
         # define a `__new__(*args, **kwargs)` further up.
@@ -199,7 +200,7 @@ def parameters(target: object) -> Mapping[str, inspect.Parameter]:
     return found
 
 
-def check_parameter(target: object, selector: str, name: str, place: Place) -> None:
+def check_parameter(target: Any, selector: str, name: str, place: Place) -> None:
     """Checks that a function or class takes a parameter.
 
     Args:
@@ -228,7 +229,7 @@ def check_parameter(target: object, selector: str, name: str, place: Place) -> N
         )
 
 
-def required_parameters(target: object) -> list[str]:
+def required_parameters(target: Any) -> list[str]:
     """Returns the parameters without which a function or class cannot be called."""
     kinds = inspect.Parameter
     return [

@@ -6,6 +6,7 @@ import dataclasses
 import os
 import pathlib
 from collections.abc import Iterator
+from typing import Any
 
 # Set by gin itself: the value of a macro that the user has to give.
 REQUIRED = "gin.REQUIRED"
@@ -64,7 +65,7 @@ class Call:
         place: Where it is written.
     """
 
-    target: object
+    target: Any
     scope: tuple[str, ...]
     name: str
     evaluate: bool
@@ -90,7 +91,7 @@ class Binding:
         overridden: The binding that this one took the place of.
     """
 
-    target: object
+    target: Any
     scope: tuple[str, ...]
     name: str
     argument: str
