@@ -21,10 +21,11 @@ from tflearn.training import finished
 
 
 def main(arguments: Arguments) -> int:
-    """Evaluates a finished run and writes `evaluations/<name>.json` into it.
+    """Evaluates a finished run and writes the metrics as JSON.
 
     Args:
-        arguments: The flags.
+        arguments: The flags; without `output`, the file is `evaluations/<name>.json`
+            in the run directory.
 
     Returns:
         The exit code.
@@ -33,11 +34,10 @@ def main(arguments: Arguments) -> int:
     declared = config.load([str(run.folder / "config.gin")]).experiment()
     stage = declared.stages[-1]
     data = dataclasses.replace(stage.data(), classes=tuple(run.labels["classes"]) or None)
-    name = arguments.split or "test"
     if arguments.input:
         data = _on_file(data, arguments.input)
-        name = "test"
     dataset = data.load(target_kind=run.task, require_train=False)
+    name = arguments.split or ("test" if "test" in dataset.splits else "validation")
     if name not in dataset.splits:
         raise ConfigError(
             "the data have no such split",
@@ -57,7 +57,9 @@ def main(arguments: Arguments) -> int:
     ).to_json()
     label = pathlib.Path(arguments.input).name if arguments.input else name
     console.print(metrics_table({label: evaluation}))
-    target = run.folder / "evaluations" / f"{label}.json"
+    target = pathlib.Path(
+        arguments.output or run.folder / "evaluations" / f"{label}.json"
+    )
     files.write_json(target, {"notes": list(dataset.notes), **evaluation})
     say(f"written: {target}")
     return 0
