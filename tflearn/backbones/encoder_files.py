@@ -1,0 +1,112 @@
+"""Encoders on disk, so that a finished model can be given raw inputs again."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import pathlib
+from typing import Any
+
+import keras
+
+from tflearn.backbones.images import ImageEncoder, Scaling
+from tflearn.backbones.libraries import hidden_tensorflow, import_keras_hub
+from tflearn.backbones.text import Packing, TextEncoder
+from tflearn.backbones.vectors import VectorEncoder
+from tflearn.support import files
+from tflearn.support.errors import BackboneError
+
+Encoder = TextEncoder | ImageEncoder | VectorEncoder
+
+ENCODER_FILE = "encoder.json"
+_TOKENIZER = "tokenizer"
+_KINDS: dict[str, type] = {
+    "text": TextEncoder,
+    "image": ImageEncoder,
+    "vector": VectorEncoder,
+}
+
+
+def kind_of(encoder: Encoder) -> str:
+    """Returns `text`, `image` or `vector`."""
+    return next(kind for kind, cls in _KINDS.items() if isinstance(encoder, cls))
+
+
+def save_encoder(encoder: Encoder, folder: str | os.PathLike[str]) -> None:
+    """Writes an encoder: its settings as JSON, its vocabulary as KerasHub does.
+
+    Args:
+        encoder: The encoder.
+        folder: Gets `encoder.json` and, for text, `tokenizer/`.
+    """
+    target = pathlib.Path(folder)
+    target.mkdir(parents=True, exist_ok=True)
+    settings: dict[str, Any] = {"kind": kind_of(encoder)}
+    if isinstance(encoder, TextEncoder):
+        assets = target / _TOKENIZER
+        assets.mkdir(exist_ok=True)
+        encoder.tokenizer.save_assets(str(assets))
+        with hidden_tensorflow():
+            layer = keras.saving.serialize_keras_object(encoder.tokenizer)
+        settings |= {
+            "tokenizer": layer,
+            "packing": dataclasses.asdict(encoder.packing),
+            "max_length": encoder.max_length,
+            "input_names": dict(encoder.input_names),
+        }
+    else:
+        settings |= dataclasses.asdict(encoder)
+    files.write_json(target / ENCODER_FILE, settings)
+
+
+def load_encoder(folder: str | os.PathLike[str]) -> Encoder:
+    """Reads back what `save_encoder` wrote.
+
+    Args:
+        folder: The folder of a saved encoder, such as `RUN/model/encoder`.
+
+    Returns:
+        The encoder; it gives the same arrays as the saved one.
+
+    Raises:
+        BackboneError: The folder holds no encoder.
+    """
+    source = pathlib.Path(folder)
+    try:
+        settings = files.read_json(source / ENCODER_FILE)
+        kind = settings.pop("kind")
+        if kind == "text":
+            return _load_text(settings, source)
+        if kind == "image":
+            scaling = {k: _tuples(v) for k, v in settings.pop("scaling").items()}
+            return ImageEncoder(
+                scaling=Scaling(**scaling),
+                **{name: _tuples(value) for name, value in settings.items()},
+            )
+        return VectorEncoder(**settings)
+    except BackboneError:
+        raise
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise BackboneError(
+            "there is no complete encoder in this folder",
+            received=f"{folder} ({type(error).__name__}: {error})",
+            expected=f"{ENCODER_FILE} of a finished run's model/encoder",
+        ) from error
+
+
+def _load_text(settings: dict[str, Any], source: pathlib.Path) -> TextEncoder:
+    import_keras_hub()
+    with hidden_tensorflow():
+        tokenizer = keras.saving.deserialize_keras_object(settings["tokenizer"])
+    tokenizer.load_assets(str(source / _TOKENIZER))
+    packing = {name: _tuples(value) for name, value in settings["packing"].items()}
+    return TextEncoder(
+        tokenizer=tokenizer,
+        packing=Packing(**packing),
+        max_length=settings["max_length"],
+        input_names=settings["input_names"],
+    )
+
+
+def _tuples(value: Any) -> Any:
+    return tuple(value) if isinstance(value, list) else value
