@@ -12,7 +12,7 @@ from typing import Protocol
 import keras
 
 from tflearn import distribution as distributions
-from tflearn.backbones import Backbone
+from tflearn.backbones import Backbone, hidden_tensorflow
 from tflearn.distribution import Devices, Distribution
 from tflearn.reports.html import write_report
 from tflearn.reports.report import Report, StageReport
@@ -77,6 +77,8 @@ class Built:
     seconds: dict[str, float]
 
 
+# Keras imports TensorFlow, where it is installed, to seed it and to serialize a layer.
+@hidden_tensorflow()
 def build(experiment: Experiment) -> Built:
     """Builds everything of an experiment without training.
 
@@ -121,6 +123,7 @@ def build(experiment: Experiment) -> Built:
     )
 
 
+@hidden_tensorflow()
 def run(experiment: Experiment, *, output_dir: str) -> Report:
     """Runs an experiment, goes on with it, or says that it is finished.
 
