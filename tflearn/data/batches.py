@@ -90,6 +90,11 @@ class TrainBatches:
             raise IndexError(step)
         return self.finish(step, self.raw[step])
 
+    @property
+    def is_costly(self) -> bool:
+        """Whether making a batch takes so long that several threads pay."""
+        return self.examples.lazy or self._augmentation is not None
+
     def finish(self, step: int, raw: TrainBatch) -> TrainBatch:
         """Augments and scales the raw batch of a step."""
         if self._augmentation is None or not isinstance(self.examples, ImageExamples):

@@ -1,49 +1,119 @@
 """Which examples the batch of a step holds: a pure function of seed and step.
 
-Position `p` of the endless stream of examples belongs to epoch `p // n`; within an
-epoch, Grain's index shuffle is a permutation that needs no memory, so any position is
-found at once and a resumed run seeks instead of replaying.
+Position `p` of the endless stream of examples belongs to epoch `p // n`, and each
+epoch has a permutation of its own. So any position is found at once, and a resumed
+run seeks instead of replaying.
 """
 
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
 
 import numpy as np
+
+from tflearn.support import seeds
 
 #: Batches of a window in which texts are sorted by length.
 WINDOW_BATCHES = 64
 
+# Up to so many examples an epoch's permutation is kept (128 MiB); above, Grain's
+# index shuffle finds each position without memory. It is not used for all: a call
+# takes 4 microseconds, and 200 to 2000 of them for sets of 100 to 10 examples.
+_KEPT_EXAMPLES = 2**24
+_ROUND_BLOCK = 4096
 
-def shuffled(positions: np.ndarray, *, count: int, seed: int) -> np.ndarray:
-    """Returns the example at each position of an endless shuffled stream.
 
-    The same as `grain.MapDataset.range(count).seed(seed).shuffle()[position]`
-    for a dataset's own `shuffle(seed)`, without its cost per element.
+class Shuffle:
+    """An endless stream of examples, shuffled anew each epoch, with random access.
 
     Args:
-        positions: Positions, `(k,)` int64, at least 0.
         count: Number of examples.
-        seed: Seed; each epoch adds 1 to it.
-
-    Returns:
-        Examples `(k,)` int64, in `[0, count)`; every epoch holds each of them once.
+        seed: Seed.
     """
-    from grain.experimental import index_shuffle
 
-    epochs, places = np.divmod(positions, count)
-    pairs = zip(epochs.tolist(), places.tolist(), strict=True)
-    return np.fromiter(
-        (
+    def __init__(self, count: int, *, seed: int) -> None:
+        self._count = count
+        self._seed = seed
+        self._epochs: dict[int, np.ndarray] = {}
+
+    def __call__(self, positions: np.ndarray) -> np.ndarray:
+        """Returns the examples at some positions.
+
+        Args:
+            positions: Positions, `(k,)` int64, at least 0.
+
+        Returns:
+            Examples `(k,)` int64, in `[0, count)`; every epoch holds each once.
+        """
+        epochs, places = np.divmod(positions, self._count)
+        if self._count > _KEPT_EXAMPLES:
+            return self._by_index(epochs, places)
+        needed = np.unique(epochs).tolist()
+        self._epochs = {epoch: self._permutation(epoch) for epoch in needed}
+        result = np.empty(len(positions), dtype=np.int64)
+        for epoch, permutation in self._epochs.items():
+            inside = epochs == epoch
+            result[inside] = permutation[places[inside]]
+        return result
+
+    def _permutation(self, epoch: int) -> np.ndarray:
+        if epoch in self._epochs:
+            return self._epochs[epoch]
+        return np.argsort(_bits(self._seed, epoch, self._count), kind="stable")
+
+    def _by_index(self, epochs: np.ndarray, places: np.ndarray) -> np.ndarray:
+        from grain.experimental import index_shuffle
+
+        last = self._count - 1
+        found = (
             index_shuffle(
-                place, max_index=count - 1, seed=(seed + epoch) % 2**32, rounds=4
+                place, max_index=last, seed=(self._seed + epoch) % 2**32, rounds=4
             )
-            for epoch, place in pairs
-        ),
-        dtype=np.int64,
-        count=len(positions),
-    )
+            for epoch, place in zip(epochs.tolist(), places.tolist(), strict=True)
+        )
+        return np.fromiter(found, dtype=np.int64, count=len(places))
+
+
+class Balanced:
+    """An endless stream that holds each class once in every round.
+
+    A round is as many positions as there are classes, in an order of its own. Round
+    `r` takes the example at position `r` of each class's own shuffled stream.
+
+    Args:
+        classes: Class of each example, `(n,)`.
+        seed: Seed.
+    """
+
+    def __init__(self, classes: np.ndarray, *, seed: int) -> None:
+        self._seed = seeds.derive(seed, "classes")
+        self._members = [np.flatnonzero(classes == c) for c in np.unique(classes)]
+        self._streams = [
+            Shuffle(len(members), seed=seeds.derive(seed, "class", number))
+            for number, members in enumerate(self._members)
+        ]
+        self._block = max(1, _ROUND_BLOCK // len(self._members))
+
+    def __call__(self, positions: np.ndarray) -> np.ndarray:
+        """Returns the examples at some positions, `(k,)` int64."""
+        rounds, places = np.divmod(positions, len(self._members))
+        order = self._class_order(rounds, places)
+        result = np.empty(len(positions), dtype=np.int64)
+        for number, members in enumerate(self._members):
+            chosen = order == number
+            result[chosen] = members[self._streams[number](rounds[chosen])]
+        return result
+
+    def _class_order(self, rounds: np.ndarray, places: np.ndarray) -> np.ndarray:
+        """Returns the class at each place of its round."""
+        result = np.empty(len(rounds), dtype=np.int64)
+        blocks, rows = np.divmod(rounds, self._block)
+        for block in np.unique(blocks).tolist():
+            bits = _bits(self._seed, block, self._block * len(self._members))
+            orders = np.argsort(bits.reshape(self._block, -1), axis=1, kind="stable")
+            inside = blocks == block
+            result[inside] = orders[rows[inside], places[inside]]
+        return result
 
 
 class Order:
@@ -70,11 +140,14 @@ class Order:
         self._batch_size = batch_size
         self._seed = seed
         self._lengths = lengths
-        self._draw = self._shuffled if classes is None else _balanced(classes, seed)
+        self._draw = (
+            Shuffle(count, seed=seed)
+            if classes is None
+            else Balanced(classes, seed=seed)
+        )
         # A window longer than an epoch would gather the repeats of an example in
         # one batch, since they have the same length.
-        window = min(WINDOW_BATCHES, max(1, count // batch_size))
-        self._window = window if lengths is not None else WINDOW_BATCHES
+        self._window = min(WINDOW_BATCHES, max(1, count // batch_size))
         self._cached: dict[int, np.ndarray] = {}
         self._lock = threading.Lock()
 
@@ -108,37 +181,10 @@ class Order:
             return examples.reshape(self._window, self._batch_size)
         by_length = examples[np.argsort(self._lengths[examples], kind="stable")]
         batches = by_length.reshape(self._window, self._batch_size)
-        rng = np.random.Generator(np.random.Philox(key=[self._seed, window]))
-        return batches[rng.permutation(self._window)]
-
-    def _shuffled(self, positions: np.ndarray) -> np.ndarray:
-        return shuffled(positions, count=self._count, seed=self._seed)
+        bits = _bits(seeds.derive(self._seed, "window"), window, self._window)
+        return batches[np.argsort(bits, kind="stable")]
 
 
-class _balanced:
-    """Draws each class once in every group of as many positions as classes."""
-
-    def __init__(self, classes: np.ndarray, seed: int) -> None:
-        self._seed = seed
-        self._members = [np.flatnonzero(classes == c) for c in np.unique(classes)]
-
-    def __call__(self, positions: np.ndarray) -> np.ndarray:
-        rounds, places = np.divmod(positions, len(self._members))
-        result = np.empty(len(positions), dtype=np.int64)
-        order = self._class_order(rounds, places)
-        for number, members in enumerate(self._members):
-            chosen = order == number
-            stream = shuffled(
-                rounds[chosen], count=len(members), seed=(self._seed + number) % 2**32
-            )
-            result[chosen] = members[stream]
-        return result
-
-    def _class_order(self, rounds: np.ndarray, places: np.ndarray) -> np.ndarray:
-        """Returns the class at each place of a round, another order each round."""
-        total = len(self._members)
-        positions = rounds * total + places
-        return shuffled(positions, count=total, seed=self._seed)
-
-
-Draw = Callable[[np.ndarray], np.ndarray]
+def _bits(seed: int, place: int, count: int) -> np.ndarray:
+    # Raw bits are the only part of NumPy's generators that never changes.
+    return np.random.Philox(key=[seed, place]).random_raw(count)

@@ -6,6 +6,8 @@ import os
 from typing import Any
 
 import grain
+import numpy as np
+from absl import flags
 
 from tflearn.data.batches import TrainBatch, TrainBatches
 
@@ -60,7 +62,8 @@ class Stream(grain.IterDataset):
             return _in_processes(batches, first, stop)
         source: Any = _Finished(batches)
         steps = grain.MapDataset.source(source)[first:stop]
-        threads = min(8, os.cpu_count() or 1) if batches.examples.lazy else 1
+        # Decoding and augmentation run outside the interpreter lock.
+        threads = min(8, os.cpu_count() or 1) if batches.is_costly else 1
         options = grain.ReadOptions(
             num_threads=threads, prefetch_buffer_size=max(_AHEAD, 2 * threads)
         )
@@ -88,6 +91,9 @@ class _Iterator(grain.DatasetIterator):
                 self._tail = self._stream.tail(self._place)
             batch = next(self._tail)
         self._place += 1
+        if self._place == self._stream.count:
+            # Keras never asks for one more, and worker processes would live on.
+            self._close_tail()
         return batch
 
     def get_state(self) -> dict[str, Any]:
@@ -124,6 +130,9 @@ def _in_processes(
     batches: TrainBatches, first: int, stop: int
 ) -> grain.DatasetIterator:
     """Decodes in worker processes; augments here, where the backend runs."""
+    if not flags.FLAGS.is_parsed():
+        # Grain's worker pool reads its settings there, and fails if nobody did this.
+        flags.FLAGS.mark_as_parsed()
     source: Any = batches.raw
     steps = grain.MapDataset.source(source)[first:stop]
     options = grain.MultiprocessingOptions(
@@ -131,7 +140,13 @@ def _in_processes(
     )
     unthreaded = grain.ReadOptions(num_threads=1, prefetch_buffer_size=1)
     made = steps.to_iter_dataset(unthreaded).mp_prefetch(options)
-    finished = made.map_with_index(lambda i, raw: batches.finish(first + i, raw))
+
+    def finish(place: int, raw: TrainBatch) -> TrainBatch:
+        # Copies, so that the memory shared with the workers is free at once.
+        own = tuple(np.array(array, subok=False) for array in raw)
+        return batches.finish(first + place, own)
+
+    finished = made.map_with_index(finish)
     ahead = grain.experimental.ThreadPrefetchIterDataset(
         finished, prefetch_buffer_size=_AHEAD
     )

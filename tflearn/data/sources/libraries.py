@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pathlib
+import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -143,7 +144,7 @@ def _builder(
 
 def _tfds_table(builder: Any, selection: str) -> Table:
     known = list(builder.info.splits)
-    if selection.split("[")[0] not in known:
+    if re.split(r"[\[+]", selection)[0] not in known:
         raise DataError(
             f"the set '{builder.info.full_name}' has no such split",
             received=selection,
@@ -160,9 +161,10 @@ def _tfds_table(builder: Any, selection: str) -> Table:
             fix="prepare it with tfds.builder(NAME, file_format='array_record')"
             ".download_and_prepare()",
         ) from error
-    converters = {key: _converter(f) for key, f in builder.info.features.items()}
+    features = dict(builder.info.features.items())
+    converters = {key: _converter(feature) for key, feature in features.items()}
     rows = _TfdsRows(source, converters)
-    label = builder.info.features.get("label")
+    label = features.get("label")
     name = f"{builder.info.full_name}:{selection}"
     table = Table.from_rows(rows, name=name)
     table.classes = tuple(label.names) if hasattr(label, "names") else None
