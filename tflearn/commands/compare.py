@@ -15,7 +15,6 @@ import keras
 
 from tflearn import config, experiment, regimes
 from tflearn.commands.arguments import Arguments
-from tflearn.evaluation import metrics
 from tflearn.reports import Report, compare
 from tflearn.reports.tables import comparison_table
 from tflearn.support.console import console, say

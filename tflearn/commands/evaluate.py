@@ -13,11 +13,12 @@ from tflearn import config
 from tflearn.commands.arguments import Arguments
 from tflearn.data import Data
 from tflearn.evaluation import evaluate
+from tflearn.experiment import Experiment
 from tflearn.reports.tables import metrics_table
 from tflearn.support import files
 from tflearn.support.console import console, say
-from tflearn.support.errors import ConfigError, nearest
-from tflearn.training import finished
+from tflearn.support.errors import ConfigError, RunError, nearest
+from tflearn.training import finished, run_directory
 
 
 def main(arguments: Arguments) -> int:
@@ -30,10 +31,13 @@ def main(arguments: Arguments) -> int:
     Returns:
         The exit code.
     """
-    run = finished.open_run(arguments.run_dir)
-    declared = config.load([str(run.folder / "config.gin")]).experiment()
+    declared = _declared(pathlib.Path(arguments.run_dir or ""))
+    # Only after the declaration, which imports the modules of the user's own layers.
+    run = finished.open_run(arguments.run_dir or "")
     stage = declared.stages[-1]
-    data = dataclasses.replace(stage.data(), classes=tuple(run.labels["classes"]) or None)
+    data = dataclasses.replace(
+        stage.data(), classes=tuple(run.labels["classes"]) or None
+    )
     if arguments.input:
         data = _on_file(data, arguments.input)
     dataset = data.load(target_kind=run.task, require_train=False)
@@ -65,11 +69,29 @@ def main(arguments: Arguments) -> int:
     return 0
 
 
+def _declared(folder: pathlib.Path) -> Experiment:
+    written = folder / run_directory.CONFIG
+    if not written.is_file():
+        raise RunError(
+            "the directory holds no run", received=str(folder), expected=str(written)
+        )
+    declaration = config.load([str(written)])
+    if not declaration.bindings:
+        raise RunError(
+            "the run was declared in Python, so its data are not known here",
+            received=str(folder),
+            fix="use training.finished.open_run and evaluation.evaluate in Python",
+        )
+    return declaration.experiment()
+
+
 def _on_file(data: Data, path: str) -> Data:
     """Points the declared source at another file, all of it to be evaluated."""
     return dataclasses.replace(
         data,
-        source=functools.partial(_read, data.source, str(pathlib.Path(path).absolute())),
+        source=functools.partial(
+            _read, data.source, str(pathlib.Path(path).absolute())
+        ),
         splits=None,
         examples_per_class=None,
         balance="none",

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import csv
+import dataclasses
 import io
 import json
 import pathlib
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -94,7 +95,11 @@ def _from_path(run: FinishedRun, path: pathlib.Path) -> list[dict[str, Any]]:
     )
     dataset = data.load(target_kind="none", require_train=False)
     split = dataset.splits["test"]
+    _check_kind(run, split)
+    long = run.too_long(split, data)
     rows = {bad.ordinal: _error(bad.ordinal, bad.reason) for bad in split.bad}
+    rows |= {split.ordinal(x): _error(split.ordinal(x), long[x]) for x in long}
+    split = _without(split, long)
     if len(split):
         outputs = run.outputs(split, data)
         rows |= {row["row"]: row for row in _results(run, split, outputs)}
@@ -106,6 +111,28 @@ def _columns(run: FinishedRun, reader: Any) -> str | tuple[str, ...]:
     if reader is sources.text_lines:
         return "text"
     return declared if isinstance(declared, str) else tuple(declared)
+
+
+def _check_kind(run: FinishedRun, split: Split) -> None:
+    kind, columns = run.labels["kind"], run.labels["input"]
+    if kind == "text" and not isinstance(columns, str) and len(columns) == 2:
+        kind = "pair"
+    if split.kind != kind:
+        named = columns if isinstance(columns, str) else ", ".join(columns)
+        raise DataError(
+            "the run was trained on other inputs than these rows hold",
+            received=f"inputs of kind '{split.kind}'",
+            expected=f"inputs of kind '{kind}' ({named})",
+            fix=f"give a file, or JSON objects, with {named}",
+        )
+
+
+def _without(split: Split, left_out: Mapping[int, str]) -> Split:
+    if not left_out:
+        return split
+    kept = [index for index in range(len(split)) if index not in left_out]
+    inputs = [split.inputs[index] for index in kept]
+    return dataclasses.replace(split, inputs=inputs, rows=split.rows[kept])
 
 
 def _error(row: int, reason: str) -> dict[str, Any]:

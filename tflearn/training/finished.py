@@ -38,6 +38,26 @@ class FinishedRun:
         """`class`, `multi_label` or `number`."""
         return self.labels["task"]
 
+    def too_long(self, split: Split, data: Data) -> dict[int, str]:
+        """Finds the texts that are longer than the model takes and are not to be cut.
+
+        Args:
+            split: The rows.
+            data: Says how long a text may be.
+
+        Returns:
+            What is wrong, by example; empty for images and vectors.
+        """
+        if data.truncate or split.kind not in ("text", "pair"):
+            return {}
+        limit = data.max_length or self.encoder.max_length
+        lengths = map(len, self.encoder.tokenize(list(split.inputs)).ids)
+        return {
+            index: f"{length:,} tokens, more than {limit:,}"
+            for index, length in enumerate(lengths)
+            if length > limit
+        }
+
     def outputs(self, split: Split, data: Data, *, batch_size: int = 128) -> np.ndarray:
         """Runs the model over a split.
 
@@ -82,7 +102,7 @@ def open_run(folder: str | pathlib.Path) -> FinishedRun:
         )
     return FinishedRun(
         folder=path,
-        model=keras.saving.load_model(model / MODEL_FILE, compile=False),
+        model=backbones.load_model(model / MODEL_FILE),
         encoder=backbones.load_encoder(model / "encoder"),
         labels=files.read_json(model / LABELS_FILE),
     )
