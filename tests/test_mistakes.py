@@ -138,7 +138,7 @@ FLAGS = {
     "no gin file": (["--mode=train"], "--gin_file"),
     "gin file that is not there": (["--gin_file=quickstart/digit.gin"], "digits.gin"),
     "flag of another mode": (["--mode=check", "--gin_file=a.gin", "--split=test"], "--split"),
-    "no such run": (["--mode=evaluate", "--run_dir=nowhere"], "no such run"),
+    "no such run": (["--mode=evaluate", "--run_dir=nowhere"], "nowhere"),
     "unfinished run": (["--mode=predict", "--run_dir=.", "--input=-"], "no finished run"),
     "format": (["--mode=predict", "--run_dir=.", "--input=-", "--format=jsnl"], "jsonl"),
     "a bare word": (["quickstart/digits.gin"], "unexpected word"),
