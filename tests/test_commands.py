@@ -359,8 +359,18 @@ def test_predict_a_folder_of_images_without_classes(trained, tmp_path, capsys) -
         write_image(tmp_path / "new" / f"{name}.png", color, rng)
     (tmp_path / "new" / "2.png").write_bytes(b"no picture")
     rows = predicted(trained("image"), tmp_path / "new", capsys)
+    assert [row["path"] for row in rows] == ["1.png", "2.png", "3.png", "4.png"]
     assert [row.get("label", "-") for row in rows] == ["red", "-", "blue", "red"]
     assert "error" in rows[1]
+
+
+def test_predict_one_image(trained, tmp_path: pathlib.Path, capsys) -> None:
+    write_image(tmp_path / "one.png", "blue", np.random.default_rng(3))
+    (row,) = predicted(trained("image"), tmp_path / "one.png", capsys)
+    assert (row["path"], row["label"]) == (f"{tmp_path}/one.png", "blue")
+    flags = [f"--run_dir={trained('image')}/run", f"--input={tmp_path}/two.png"]
+    assert line.main(["--mode=predict", *flags]) == 2
+    assert "there is no such image" in capsys.readouterr().err
 
 
 def test_check_prints_what_would_run_and_writes_nothing(

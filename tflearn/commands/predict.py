@@ -9,13 +9,13 @@ import json
 import pathlib
 import sys
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
 
 from tflearn.commands.arguments import Arguments
-from tflearn.data import Data, Split, sources
+from tflearn.data import Data, Split, images, sources
 from tflearn.evaluation import calibration
 from tflearn.support import files
 from tflearn.support.console import say
@@ -38,8 +38,8 @@ def main(arguments: Arguments) -> int:
     """Writes one line a row; a row that cannot be used has an `error` in its place.
 
     Args:
-        arguments: The flags. `input` is a file, an image folder, or `-` for lines
-            of text (or JSON objects) on standard input.
+        arguments: The flags. `input` is a file of rows, an image, a folder or archive
+            of images, or `-` for lines of text (or JSON objects) on standard input.
 
     Returns:
         The exit code.
@@ -76,9 +76,9 @@ def _from_text(run: FinishedRun, text: str) -> list[dict[str, Any]]:
 
 
 def _from_path(run: FinishedRun, path: pathlib.Path) -> list[dict[str, Any]]:
-    reader = _READERS.get(path.suffix.lower())
+    reader: Callable[..., Any] | None = _READERS.get(path.suffix.lower())
     if reader is None and run.labels["kind"] == "image":
-        reader = sources.image_folder
+        reader = _images
     if reader is None:
         raise DataError(
             "the kind of the input file is unknown",
@@ -103,13 +103,30 @@ def _from_path(run: FinishedRun, path: pathlib.Path) -> list[dict[str, Any]]:
     if len(split):
         outputs = run.outputs(split, data)
         rows |= {row["row"]: row for row in _results(run, split, outputs)}
+    if reader is _images:
+        named = zip(split.table.ordinals, split.table.column("path"), strict=True)
+        rows = {row: {"row": row, "path": path} | rows[row] for row, path in named}
     return [rows[key] for key in sorted(rows)]
+
+
+def _images(paths: Mapping[str, str]) -> Mapping[str, Any]:
+    """Reads one image, or all of a folder or archive."""
+    (path,) = paths.values()
+    if pathlib.Path(path).suffix.lower() not in images.SUFFIXES:
+        return sources.image_folder(paths)
+    if not pathlib.Path(path).is_file():
+        raise DataError("there is no such image", received=path)
+    return {
+        split: [{"image": images.open_image(path), "path": path}] for split in paths
+    }
 
 
 def _columns(run: FinishedRun, reader: Any) -> str | tuple[str, ...]:
     declared = run.labels["input"]
     if reader is sources.text_lines:
         return "text"
+    if reader is _images:
+        return "image"
     return declared if isinstance(declared, str) else tuple(declared)
 
 
