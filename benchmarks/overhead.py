@@ -78,7 +78,9 @@ def measure(width: int, depth: int, *, rounds: int, steps: int) -> dict[str, obj
     x = rng.normal(size=(steps * batch_size, 256)).astype("float32")
     y = rng.integers(0, 10, len(x))
     data = Data(
-        source=functools.partial(sources.arrays, {"train": {"features": x, "label": y}}),
+        source=functools.partial(
+            sources.arrays, {"train": {"features": x, "label": y}}
+        ),
         input="features",
         allow_overlap=True,
     )

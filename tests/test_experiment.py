@@ -194,9 +194,7 @@ def test_a_head_for_other_classes_starts_anew(tmp_path, capsys) -> None:
 
 
 def test_patience_stops_early_and_best_weights_come_back(tmp_path) -> None:
-    stage = make_stage(
-        budget="200 epochs", patience=3, restore_best=True, interval=6
-    )
+    stage = make_stage(budget="200 epochs", patience=3, restore_best=True, interval=6)
     report = experiment.run(make_experiment(stage), output_dir=str(tmp_path / "run"))
     found = report.stages[0]
     best = max(row["val_accuracy"] for row in found.history)

@@ -51,7 +51,10 @@ GIN = {
     "wrong type": ("experiment.Stage.batch_size = 'many'", "batch_size"),
     "text for a factory": ("experiment.Stage.data = 'train.csv'", "data"),
     "missing macro": ("experiment.Stage.budget = %LENGTH", "LENGTH"),
-    "required macro": ("RATE = %gin.REQUIRED\noptimizers.adamw.learning_rate = %RATE", "RATE"),
+    "required macro": (
+        "RATE = %gin.REQUIRED\noptimizers.adamw.learning_rate = %RATE",
+        "RATE",
+    ),
     "scope that is never entered": ("tun/experiment.Stage.budget = '2 epochs'", "tun"),
     "syntax": ("experiment.Stage.budget = ", "mistake.gin"),
     "include of itself": ("include 'mistake.gin'", "circle"),
@@ -69,7 +72,8 @@ DECLARATIONS = {
     "features": ("objectives.classification.features = 'sequense'", "vector"),
     "precision": ("experiment.Experiment.precision = 'bfloat61'", "mixed_bfloat16"),
     "pattern": (
-        "experiment.Stage.regime = (@regimes.freeze(),)\nregimes.freeze.pattern = 'backbon/*'",
+        "experiment.Stage.regime = (@regimes.freeze(),)\n"
+        "regimes.freeze.pattern = 'backbon/*'",
         "backbone/block_0",
     ),
     "uncovered layer": (
@@ -128,7 +132,10 @@ DATA = {
     "not UTF-8": ({"train.csv": GOOD.encode() + b"7,8,\xff\xfe\n"}, "train.csv:10"),
     "unknown label in test": ({"test.csv": TEST + "102,1,c\n"}, "test.csv:4"),
     "the same row in train and test": ({"test.csv": TEST + "1,-1,b\n"}, "test.csv:4"),
-    "one class": ({"train.csv": "x,y,label\n1,2,a\n3,4,a\n", "test.csv": "x,y,label\n9,9,a\n"}, "class"),
+    "one class": (
+        {"train.csv": "x,y,label\n1,2,a\n3,4,a\n", "test.csv": "x,y,label\n9,9,a\n"},
+        "class",
+    ),
 }
 
 FLAGS = {
@@ -137,10 +144,19 @@ FLAGS = {
     "unknown backend": (["--backend=jaxx", "--gin_file=a.gin"], "jax"),
     "no gin file": (["--mode=train"], "--gin_file"),
     "gin file that is not there": (["--gin_file=quickstart/digit.gin"], "digits.gin"),
-    "flag of another mode": (["--mode=check", "--gin_file=a.gin", "--split=test"], "--split"),
+    "flag of another mode": (
+        ["--mode=check", "--gin_file=a.gin", "--split=test"],
+        "--split",
+    ),
     "no such run": (["--mode=evaluate", "--run_dir=nowhere"], "nowhere"),
-    "unfinished run": (["--mode=predict", "--run_dir=.", "--input=-"], "no finished run"),
-    "format": (["--mode=predict", "--run_dir=.", "--input=-", "--format=jsnl"], "jsonl"),
+    "unfinished run": (
+        ["--mode=predict", "--run_dir=.", "--input=-"],
+        "no finished run",
+    ),
+    "format": (
+        ["--mode=predict", "--run_dir=.", "--input=-", "--format=jsnl"],
+        "jsonl",
+    ),
     "a bare word": (["quickstart/digits.gin"], "unexpected word"),
 }
 

@@ -80,7 +80,9 @@ def test_weight_decay_spares_biases_and_norms() -> None:
     # A constant output has no gradient, so that only decay can move a weight.
     model.layers[1].gamma.assign([0.0, 0.0, 0.0])
     model.train_on_batch(np.zeros((2, 4), "float32"), np.zeros((2, 3), "float32"))
-    after = {w.path: keras.ops.convert_to_numpy(w.value) for w in model.trainable_variables}
+    after = {
+        w.path: keras.ops.convert_to_numpy(w.value) for w in model.trainable_variables
+    }
     kernel, bias = model.layers[0].kernel.path, model.layers[0].bias.path
     assert np.all(np.abs(after[kernel]) < np.abs(before[0]))
     np.testing.assert_array_equal(after[bias], before[1])

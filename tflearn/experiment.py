@@ -1,4 +1,4 @@
-"""The declaration of an experiment, and the only place that knows the order of a run."""
+"""An experiment's declaration, and the only place that knows the order of a run."""
 
 from __future__ import annotations
 

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
+from typing import Any
 
 import keras
 
 from tflearn import heads
-from tflearn.backbones import Backbone
-from tflearn.backbones import graph
+from tflearn.backbones import Backbone, graph
 from tflearn.support.errors import ConfigError, nearest
 
 # Which features a head prefers, by what a backbone may offer.
@@ -124,7 +124,7 @@ def _pooling(objective: Objective, features: str) -> keras.Layer | None:
     return None
 
 
-def _new_input(tensor: keras.KerasTensor) -> keras.KerasTensor:
+def _new_input(tensor: keras.KerasTensor) -> Any:
     return keras.Input(
         batch_shape=tensor.shape, dtype=tensor.dtype, name=tensor.name.split(":")[0]
     )

@@ -1,8 +1,8 @@
 """Which weights may move: ordered rules, the census of what they did, the proof.
 
-    >>> from tflearn import regimes
-    >>> [rule.action for rule in regimes.frozen()]
-    ['freeze', 'train']
+>>> from tflearn import regimes
+>>> [rule.action for rule in regimes.frozen()]
+['freeze', 'train']
 """
 
 from tflearn.regimes.census import Census, CensusRow

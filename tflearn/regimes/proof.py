@@ -7,6 +7,7 @@ from collections.abc import Mapping
 
 import keras
 
+from tflearn.backbones import graph
 from tflearn.regimes.census import Census
 from tflearn.regimes.trainability import own_weights, unit_layers
 from tflearn.support.errors import RegimeError
@@ -59,5 +60,5 @@ def check_unchanged(
 def _digest(layer: keras.Layer) -> str:
     total = hashlib.sha256()
     for weight in own_weights(layer):
-        total.update(keras.ops.convert_to_numpy(weight.value).tobytes())
+        total.update(graph.value_of(weight).tobytes())
     return total.hexdigest()

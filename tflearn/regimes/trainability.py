@@ -182,7 +182,7 @@ def _behind(
 ) -> list[str]:
     """Returns the backbone's direct layers behind (or from) a place on."""
     backbone = layers.get("backbone")
-    if not isinstance(backbone, keras.Model):
+    if backbone is None or not isinstance(backbone, keras.Model):
         raise RegimeError("this rule needs a functional backbone", received=str(rule))
     names = [f"backbone/{layer.name}" for layer in backbone.layers]
     if rule.last is not None:
@@ -203,7 +203,9 @@ def _behind(
 def _no_match(rule: Rule, units: Sequence[str]) -> RegimeError:
     wanted = rule.pattern or rule.above or ""
     # The first two parts of a path are what users name: backbone/block_3.
-    candidates = {"/".join(path.split("/")[:depth]) for path in units for depth in (2, 9)}
+    candidates = {
+        "/".join(path.split("/")[:depth]) for path in units for depth in (2, 9)
+    }
     return RegimeError(
         "a rule matches no layer",
         received=str(rule),

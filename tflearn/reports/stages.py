@@ -56,9 +56,7 @@ def run_stage(prepared: Prepared, folder: pathlib.Path) -> StageReport:
     return report
 
 
-def _progress(
-    prepared: Prepared, state: State, bars: contextlib.ExitStack
-) -> Progress:
+def _progress(prepared: Prepared, state: State, bars: contextlib.ExitStack) -> Progress:
     progress = Progress(
         state.total_steps,
         description=prepared.stage.name,

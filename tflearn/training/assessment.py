@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 
 from tflearn.data import pipeline
 from tflearn.evaluation import calibration, inference, metrics
+from tflearn.support.errors import DataError
 from tflearn.training.stage import Prepared
 
 
@@ -28,6 +27,18 @@ def outputs(prepared: Prepared, split: str) -> np.ndarray:
     return inference.predict_outputs(
         prepared.network.model, batches, num_examples=len(examples)
     )
+
+
+def targets(prepared: Prepared, split: str) -> np.ndarray:
+    """Returns the targets of a split.
+
+    Raises:
+        DataError: The split has none.
+    """
+    found = prepared.dataset.splits[split].targets
+    if found is None:
+        raise DataError(f"the split '{split}' has no targets")
+    return found
 
 
 def assess(
@@ -53,7 +64,7 @@ def assess(
     rows = prepared.dataset.splits[split]
     return metrics.evaluate(
         prepared.objective.target_kind,
-        rows.targets,
+        targets(prepared, split),
         outputs(prepared, split) if values is None else values,
         classes=prepared.dataset.classes,
         slices=rows.slices,
@@ -68,5 +79,5 @@ def fit_temperature(prepared: Prepared) -> float | None:
         return None
     return calibration.fit_temperature(
         outputs(prepared, "validation"),
-        prepared.dataset.splits["validation"].targets,
+        targets(prepared, "validation"),
     )

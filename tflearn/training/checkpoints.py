@@ -76,7 +76,7 @@ class Checkpoints:
             # same bits.
             return
         arrays = {
-            path: keras.ops.convert_to_numpy(variable.value)
+            path: graph.value_of(variable)
             for path, variable in state_variables(model, optimizer).items()
         }
         self._manager.save(
@@ -173,7 +173,5 @@ def assign(
         )
     for path, variable in variables.items():
         variable.assign(arrays[path])
-        if not np.array_equal(
-            keras.ops.convert_to_numpy(variable.value), arrays[path], equal_nan=True
-        ):
+        if not np.array_equal(graph.value_of(variable), arrays[path], equal_nan=True):
             raise RunError("a restored value did not arrive", received=path)

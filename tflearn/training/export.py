@@ -6,7 +6,6 @@ import pathlib
 
 import keras
 
-from tflearn.backbones import graph
 from tflearn.support import files
 from tflearn.support.console import say
 from tflearn.training.stage import Prepared

@@ -15,6 +15,7 @@ from typing import Any
 
 import keras
 
+from tflearn.backbones import graph
 from tflearn.data import pipeline
 from tflearn.training.checkpoints import state_variables
 
@@ -54,7 +55,8 @@ class _Intervals(keras.callbacks.Callback):
         step = min(self._schedule.start_step + done, self._schedule.total_steps)
         stop = self._on_interval(step, logs or {})
         if stop or time.monotonic() >= self._deadline:
-            self.model.stop_training = True
+            model: Any = self.model
+            model.stop_training = True
 
 
 def train(
@@ -83,7 +85,9 @@ def train(
         with warnings.catch_warnings():
             # The last interval may be shorter than the others: that is the plan.
             warnings.filterwarnings("ignore", message=".*input ran out of data")
-            model.fit(
+            # Any, because Keras types `verbose` as a text alone.
+            fit: Any = model.fit
+            fit(
                 feed(stream, batches),
                 steps_per_epoch=schedule.interval_steps,
                 epochs=-(-remaining // schedule.interval_steps),
@@ -116,9 +120,11 @@ def feed(stream: Iterable[Any], batches: pipeline.TrainBatches) -> Any:
     import tensorflow as tf
 
     signature = tf.nest.map_structure(
-        lambda array: tf.TensorSpec([None] * array.ndim, array.dtype)
-        if array.dtype.kind in "ib" and array.ndim > 1
-        else tf.TensorSpec([None, *array.shape[1:]], array.dtype),
+        lambda array: (
+            tf.TensorSpec([None] * array.ndim, array.dtype)
+            if array.dtype.kind in "ib" and array.ndim > 1
+            else tf.TensorSpec([None, *array.shape[1:]], array.dtype)
+        ),
         batches[0],
     )
     return tf.data.Dataset.from_generator(
@@ -143,7 +149,9 @@ def compile_model(
         metrics: Metrics shown during training.
         jit_compile: As in `keras.Model.compile`.
     """
-    model.compile(
+    # Any, because Keras types `jit_compile` as a text alone.
+    compile_: Any = model.compile
+    compile_(
         optimizer=optimizer,
         loss=loss,
         weighted_metrics=list(metrics),
@@ -167,7 +175,7 @@ def measure_step_seconds(
     """
     variables = state_variables(model, model.optimizer)
     before: Mapping[str, Any] = {
-        path: keras.ops.convert_to_numpy(x.value) for path, x in variables.items()
+        path: graph.value_of(x) for path, x in variables.items()
     }
     for step in range(steps):
         model.train_on_batch(*batches[step])

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable
+from typing import Any
 
 import keras
 
@@ -151,9 +152,10 @@ class WarmupDecay(keras.optimizers.schedules.LearningRateSchedule):
         self.warmup_steps = warmup_steps
         self.schedule = schedule
 
-    def __call__(self, step: int) -> keras.KerasTensor:
+    def __call__(self, step: Any) -> Any:
         """Returns the rate at a step."""
-        ops = keras.ops
+        # Keras types what its operations return as possibly None.
+        ops: Any = keras.ops
         step = ops.cast(step, "float32")
         rising = step / max(1, self.warmup_steps)
         after = (step - self.warmup_steps) / max(
@@ -179,7 +181,7 @@ class WarmupDecay(keras.optimizers.schedules.LearningRateSchedule):
 
 def rate_schedule(
     total_steps: int, *, learning_rate: float, schedule: str, warmup: float
-) -> WarmupDecay:
+) -> Any:
     """Makes the schedule of a run from shares of its length.
 
     Args:
