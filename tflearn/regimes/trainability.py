@@ -75,7 +75,7 @@ def apply(
         RegimeError: A rule matches nothing, or no rule covers a layer.
     """
     layers = layer_paths(model)
-    decided = _decide(model, layers, rules, blocks)
+    decided = _decide(layers, rules, blocks)
     roles = {
         path: "unused" if path in set(unused) else _ROLES[rule.action]
         for path, rule in decided.items()
@@ -117,7 +117,6 @@ _ROLES = {"freeze": "frozen", "train": "trained", "fresh": "fresh"}
 
 
 def _decide(
-    model: keras.Model,
     layers: Mapping[str, keras.Layer],
     rules: Sequence[Rule],
     blocks: Sequence[str],
@@ -126,7 +125,7 @@ def _decide(
         raise RegimeError(
             "a regime needs at least one rule", fix="start with regimes.full()"
         )
-    selectors = [_selector(rule, model, layers, blocks) for rule in rules]
+    selectors = [_selector(rule, layers, blocks) for rule in rules]
     matched = [False] * len(rules)
     decided: dict[str, Rule] = {}
     for path in layers:
@@ -152,7 +151,6 @@ def _decide(
 
 def _selector(
     rule: Rule,
-    model: keras.Model,
     layers: Mapping[str, keras.Layer],
     blocks: Sequence[str],
 ) -> Callable[[str], bool]:
@@ -170,13 +168,12 @@ def _selector(
         )
     if rule.pattern is not None:
         return functools.partial(matches, rule.pattern)
-    selected = _behind(rule, model, layers, blocks)
+    selected = _behind(rule, layers, blocks)
     return lambda path: any(matches(name, path) for name in selected)
 
 
 def _behind(
     rule: Rule,
-    model: keras.Model,
     layers: Mapping[str, keras.Layer],
     blocks: Sequence[str],
 ) -> list[str]:
