@@ -327,8 +327,8 @@ def _load_module(line: names.Import, place: Place) -> types.ModuleType:
     if line.module.split(".")[0] not in ("keras_hub", "keras_nlp"):
         return line.load(place)
     # They import TensorFlow where it is installed, on JAX too.
-    libraries = importlib.import_module("tflearn.backbones.libraries")
-    with libraries.hidden_tensorflow():
+    tensorflow = importlib.import_module("tflearn.support.tensorflow")
+    with tensorflow.hidden_tensorflow():
         return line.load(place)
 
 

@@ -12,7 +12,7 @@ from typing import Protocol
 import keras
 
 from tflearn import distribution as distributions
-from tflearn.backbones import Backbone, hidden_tensorflow
+from tflearn.backbones import Backbone
 from tflearn.distribution import Devices, Distribution
 from tflearn.reports.html import write_report
 from tflearn.reports.report import Report, StageReport
@@ -20,6 +20,7 @@ from tflearn.reports.stages import run_stage
 from tflearn.support import environment, files, seeds
 from tflearn.support.console import say
 from tflearn.support.errors import ConfigError
+from tflearn.support.tensorflow import hidden_tensorflow
 from tflearn.training import export, run_directory
 from tflearn.training.stage import Prepared, Stage, prepare
 

@@ -12,11 +12,7 @@ from tflearn.backbones.applications import application
 from tflearn.backbones.backbone import Backbone
 from tflearn.backbones.encoder_files import load_encoder
 from tflearn.backbones.images import ImageEncoder, Scaling, normalized
-from tflearn.backbones.libraries import (
-    hidden_tensorflow,
-    import_keras_hub,
-    load_model,
-)
+from tflearn.backbones.libraries import import_keras_hub, load_model
 from tflearn.backbones.sources import (
     cv,
     from_run,
@@ -42,7 +38,6 @@ __all__ = [
     "cv",
     "from_run",
     "function",
-    "hidden_tensorflow",
     "hub",
     "import_keras_hub",
     "load_encoder",

@@ -12,10 +12,10 @@ import keras
 from tflearn.backbones import encoder_files, graph
 from tflearn.backbones.blocks import find_blocks
 from tflearn.backbones.encoder_files import Encoder
-from tflearn.backbones.libraries import hidden_tensorflow
 from tflearn.backbones.text import TextEncoder
 from tflearn.backbones.transfer import TransferLog
 from tflearn.support.errors import BackboneError
+from tflearn.support.tensorflow import hidden_tensorflow
 
 NAME = "backbone"
 _BY_RANK = {

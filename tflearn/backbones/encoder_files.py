@@ -10,11 +10,12 @@ from typing import Any
 import keras
 
 from tflearn.backbones.images import ImageEncoder, Scaling
-from tflearn.backbones.libraries import hidden_tensorflow, import_keras_hub
+from tflearn.backbones.libraries import import_keras_hub
 from tflearn.backbones.text import Packing, TextEncoder
 from tflearn.backbones.vectors import VectorEncoder
 from tflearn.support import files
 from tflearn.support.errors import BackboneError
+from tflearn.support.tensorflow import hidden_tensorflow
 
 Encoder = TextEncoder | ImageEncoder | VectorEncoder
 

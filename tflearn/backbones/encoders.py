@@ -10,9 +10,9 @@ import keras
 from tflearn.backbones import images, tokenizers
 from tflearn.backbones.encoder_files import Encoder
 from tflearn.backbones.images import ImageEncoder, Scaling
-from tflearn.backbones.libraries import hidden_tensorflow
 from tflearn.backbones.vectors import VectorEncoder
 from tflearn.support.errors import BackboneError, nearest
+from tflearn.support.tensorflow import hidden_tensorflow
 
 
 def encoder_for(

@@ -301,6 +301,7 @@ def _padded(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     tall = max(height, int(width * size[0] / size[1]))
     wide = max(width, int(height * size[1] / size[0]))
     top, left = int((tall - height) / 2), int((wide - width) / 2)
-    canvas = np.zeros((tall, wide, image.shape[-1]), "uint8")
+    # Keras puts equal margins on both sides, so an odd rest stays distorted.
+    canvas = np.zeros((height + 2 * top, width + 2 * left, image.shape[-1]), "uint8")
     canvas[top : top + height, left : left + width] = image
     return canvas

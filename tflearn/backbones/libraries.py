@@ -1,55 +1,19 @@
-"""Importing the model libraries, and keeping TensorFlow out where it is not used.
-
-KerasHub imports TensorFlow and TensorFlow Text whenever they are installed, and Keras
-does the same the first time it serializes anything: seconds and hundreds of megabytes
-that a run on JAX has no use for. Both can do without, so TensorFlow is hidden from
-them unless it is the backend or was imported already.
-"""
+"""Importing the model libraries, without TensorFlow where it is not used."""
 
 from __future__ import annotations
 
-import contextlib
 import importlib
 import os
 import pathlib
 import sys
 import types
 import zipfile
-from collections.abc import Iterator
 from typing import Any
 
 import keras
 
 from tflearn.support.errors import BackboneError
-
-_HIDDEN = ("tensorflow", "tensorflow_text")
-
-
-@contextlib.contextmanager
-def hidden_tensorflow() -> Iterator[None]:
-    """Makes TensorFlow look absent for a while, unless this process uses it.
-
-    Inside, `import tensorflow` fails as if it were not installed. Nothing happens on
-    the TensorFlow backend, or where TensorFlow was imported before.
-
-    Example:
-
-    >>> with hidden_tensorflow():
-    ...     import keras
-    """
-    if keras.backend.backend() == "tensorflow" or "tensorflow" in sys.modules:
-        yield
-        return
-    absent = [name for name in _HIDDEN if name not in sys.modules]
-    # A None in `sys.modules` is Python's own way to say "do not import".
-    modules: dict[str, Any] = sys.modules
-    modules.update(dict.fromkeys(absent))
-    try:
-        yield
-    finally:
-        for name in absent:
-            if sys.modules.get(name, ...) is None:
-                del sys.modules[name]
+from tflearn.support.tensorflow import hidden_tensorflow
 
 
 def import_keras_hub() -> types.ModuleType:

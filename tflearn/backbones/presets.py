@@ -11,9 +11,10 @@ from typing import Any
 
 import keras
 
-from tflearn.backbones.libraries import hidden_tensorflow, import_keras_hub
+from tflearn.backbones.libraries import import_keras_hub
 from tflearn.backbones.transfer import check_finite_weights
 from tflearn.support.errors import BackboneError, nearest
+from tflearn.support.tensorflow import hidden_tensorflow
 
 _PACKAGE = "package:"
 _HOSTS = {"hf": "huggingface.co", "kaggle": "www.kaggle.com"}

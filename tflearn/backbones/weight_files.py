@@ -12,9 +12,10 @@ import numpy as np
 
 from tflearn.backbones import graph
 from tflearn.backbones.backbone import NAME, rebuilt
-from tflearn.backbones.libraries import hidden_tensorflow, load_model
+from tflearn.backbones.libraries import load_model
 from tflearn.backbones.presets import load_preset, locate
 from tflearn.support.errors import BackboneError
+from tflearn.support.tensorflow import hidden_tensorflow
 
 #: Where a finished run keeps its model.
 RUN_MODEL = pathlib.Path("model", "model.keras")

@@ -10,6 +10,7 @@ from typing import Any
 from tflearn.data import paths as path_tools
 from tflearn.data.table import Table
 from tflearn.support.errors import DataError, nearest
+from tflearn.support.tensorflow import allow_tensorflow
 
 _Convert = Callable[[Any], Any]
 
@@ -47,6 +48,8 @@ def tfds(
             "tfds takes either a name or a directory",
             received=f"name={name!r}, directory={directory!r}",
         )
+    # It imports TensorFlow on every backend.
+    allow_tensorflow()
     try:
         import tensorflow_datasets
     except ImportError as error:
