@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import contextlib
 import inspect
+import warnings
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -43,8 +44,9 @@ class Augmentation:
     def __init__(
         self, factories: Factories, *, seed: int, image_shape: tuple[int, ...]
     ) -> None:
-        self._layers = [_Layer(layer) for layer in build(factories)]
-        self._mixes = any(layer.mixes for layer in self._layers)
+        self.layers = build(factories)
+        self._steps = [_Layer(layer) for layer in self.layers]
+        self._mixes = any(layer.mixes for layer in self._steps)
         self._seed = seed
         self._image_shape = tuple(image_shape)
 
@@ -76,7 +78,7 @@ class Augmentation:
         mixed: Any = images.astype(np.float32)
         labels: Any = targets
         with _on_cpu():
-            for number, layer in enumerate(self._layers):
+            for number, layer in enumerate(self._steps):
                 seed = seeds.derive(self._seed, "augment", step, number)
                 mixed, labels = layer(mixed, labels, seed=seed)
         return self._pixels(mixed), np.asarray(labels) if self._mixes else targets
@@ -105,13 +107,26 @@ class _Layer:
             for variable in layer.variables
             if variable.path.endswith("seed_generator_state")
         ]
-        self._compiled = _compile(self._call)
+        self._compiled: Callable[..., Any] | None = _compile(self._call)
+        self._is_traced = False
 
     def __call__(self, images: Any, targets: Any, *, seed: int) -> tuple[Any, Any]:
         states = [
             np.asarray([seeds.derive(seed, number), 0], np.uint32)
             for number in range(len(self._random))
         ]
+        if self._is_traced:
+            return self._run(images, targets, states)
+        # Only for the first call, which `train_batches` makes: the filter is shared
+        # by all threads.
+        with warnings.catch_warnings():
+            # Keras's MixUp asks JAX for 64-bit integers and gets 32-bit ones.
+            warnings.filterwarnings("ignore", message="Explicitly requested dtype")
+            result = self._run(images, targets, states)
+        self._is_traced = True
+        return result
+
+    def _run(self, images: Any, targets: Any, states: Sequence[Any]) -> tuple[Any, Any]:
         if self._compiled is not None:
             try:
                 return self._compiled(images, targets, states)
@@ -167,7 +182,7 @@ def _mixes(layer: keras.Layer) -> bool:
     return known or bool(getattr(layer, "mixes_labels", False))
 
 
-def _compile(function: Callable[..., Any]) -> Callable[..., Any] | None:
+def _compile(function: Callable[..., Any]) -> Callable[..., Any]:
     if keras.backend.backend() == "tensorflow":
         import tensorflow as tf
 
