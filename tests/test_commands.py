@@ -8,9 +8,11 @@ import io
 import json
 import pathlib
 import re
+import sys
 from collections.abc import Callable
 from typing import Any
 
+import keras
 import numpy as np
 import pytest
 from PIL import Image
@@ -371,6 +373,44 @@ def test_predict_one_image(trained, tmp_path: pathlib.Path, capsys) -> None:
     flags = [f"--run_dir={trained('image')}/run", f"--input={tmp_path}/two.png"]
     assert line.main(["--mode=predict", *flags]) == 2
     assert "there is no such image" in capsys.readouterr().err
+
+
+OWN_HEAD = """
+import keras
+
+@keras.saving.register_keras_serializable(package="of_my_own")
+class OwnHead(keras.layers.Dense):
+    pass
+"""
+
+
+def test_a_layer_of_ones_own_is_found_again(
+    trained, tmp_path: pathlib.Path, capsys, monkeypatch
+) -> None:
+    monkeypatch.syspath_prepend(tmp_path)
+    (tmp_path / "module_of_my_own.py").write_text(OWN_HEAD)
+    (tmp_path / "own.gin").write_text(
+        "from __gin__ import dynamic_registration\n"
+        "import module_of_my_own\n"
+        "from tflearn import objectives\n"
+        "objectives.classification.head = @module_of_my_own.OwnHead\n"
+    )
+    files = [
+        f"--gin_file={trained('vector')}/tiny.gin",
+        f"--gin_file={tmp_path}/own.gin",
+    ]
+    assert line.main([*files, f"--output_dir={tmp_path}/run"]) == 0
+    for mode in ("predict", "evaluate"):
+        # As in a new process.
+        sys.modules.pop("module_of_my_own", None)
+        keras.saving.get_custom_objects().pop("of_my_own>OwnHead", None)
+        stdin(monkeypatch, '{"x": 3, "y": 0}')
+        capsys.readouterr()
+        more = ["--input=-"] if mode == "predict" else []
+        assert line.main([f"--mode={mode}", f"--run_dir={tmp_path}/run", *more]) == 0
+        shown = capsys.readouterr().out
+        assert ("accuracy" if mode == "evaluate" else '"label": "right"') in shown
+    keras.saving.get_custom_objects().pop("of_my_own>OwnHead", None)
 
 
 def test_check_prints_what_would_run_and_writes_nothing(

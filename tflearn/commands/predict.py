@@ -14,13 +14,14 @@ from typing import Any
 
 import numpy as np
 
+from tflearn import config
 from tflearn.commands.arguments import Arguments
 from tflearn.data import Data, Split, images, sources
 from tflearn.evaluation import calibration
 from tflearn.support import files
 from tflearn.support.console import say
-from tflearn.support.errors import ConfigError, DataError, nearest
-from tflearn.training import finished
+from tflearn.support.errors import BackboneError, ConfigError, DataError, nearest
+from tflearn.training import finished, run_directory
 from tflearn.training.finished import FinishedRun
 
 _READERS = {
@@ -51,7 +52,7 @@ def main(arguments: Arguments) -> int:
             expected=", ".join(FORMATS),
             nearest=nearest(arguments.format, FORMATS),
         )
-    run = finished.open_run(arguments.run_dir)
+    run = _open(pathlib.Path(arguments.run_dir or ""))
     if arguments.input == "-":
         rows = _from_text(run, sys.stdin.read())
     else:
@@ -64,6 +65,19 @@ def main(arguments: Arguments) -> int:
         bad = sum("error" in row for row in rows)
         say(f"{len(rows)} rows, {bad} of them unusable: {arguments.output}")
     return 0
+
+
+def _open(folder: pathlib.Path) -> FinishedRun:
+    """Opens a run; the declaration is read only if the model alone does not load."""
+    try:
+        return finished.open_run(folder)
+    except BackboneError:
+        written = folder / run_directory.CONFIG
+        if not written.is_file():
+            raise
+        # It imports the modules that define the user's own layers.
+        config.load([str(written)])
+        return finished.open_run(folder)
 
 
 def _from_text(run: FinishedRun, text: str) -> list[dict[str, Any]]:
