@@ -180,8 +180,8 @@ def class_weights(classes: np.ndarray, num_classes: int) -> np.ndarray:
         float32 `(n,)`.
 
     Example:
-    >>> class_weights(np.array([0, 0, 0, 1]), 2).round(2).tolist()
-    [0.67, 0.67, 0.67, 2.0]
+    >>> class_weights(np.array([0, 0, 0, 1]), 2)[2:].round(3)
+    array([0.667, 2.   ], dtype=float32)
     """
     counts = np.bincount(classes, minlength=num_classes)
     weights = len(classes) / (num_classes * np.maximum(counts, 1))

@@ -87,9 +87,9 @@ class _Iterator(grain.DatasetIterator):
             raise StopIteration
         batch = self._stream.head(self._place)
         if batch is None:
-            if self._tail is None:
-                self._tail = self._stream.tail(self._place)
-            batch = next(self._tail)
+            tail = self._tail or self._stream.tail(self._place)
+            self._tail = tail
+            batch = next(tail)
         self._place += 1
         if self._place == self._stream.count:
             # Keras never asks for one more, and worker processes would live on.

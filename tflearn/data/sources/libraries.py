@@ -170,7 +170,7 @@ def _tfds_table(builder: Any, selection: str) -> Table:
     label = features.get("label")
     name = f"{builder.info.full_name}:{selection}"
     table = Table.from_rows(rows, name=name)
-    table.classes = tuple(label.names) if hasattr(label, "names") else None
+    table.classes = tuple(getattr(label, "names", None) or ()) or None
     return table
 
 
