@@ -17,7 +17,7 @@ from tflearn.experiment import Experiment
 from tflearn.reports.tables import metrics_table
 from tflearn.support import files
 from tflearn.support.console import console, say
-from tflearn.support.errors import ConfigError, RunError, nearest
+from tflearn.support.errors import ConfigError, DataError, RunError, nearest
 from tflearn.training import finished, run_directory
 
 
@@ -50,6 +50,8 @@ def main(arguments: Arguments) -> int:
             nearest=nearest(name, dataset.splits),
         )
     split = dataset.splits[name]
+    if split.targets is None:
+        raise DataError(f"the split '{name}' has no targets")
     evaluation = evaluate(
         run.task,
         split.targets,
