@@ -314,6 +314,13 @@ def test_predict_json_objects_from_standard_input(trained, capsys, monkeypatch):
     assert all("error" in row for row in rows[1:3])
 
 
+def test_messages_name_standard_input(trained, capsys, monkeypatch) -> None:
+    flags = ["--mode=predict", f"--run_dir={trained('vector')}/run", "--input=-"]
+    stdin(monkeypatch, '{"x": 1}\n')
+    assert line.main(flags) == 2
+    assert "error: standard_input.jsonl has no" in capsys.readouterr().err
+
+
 def test_predict_lines_of_text_from_standard_input(trained, capsys, monkeypatch):
     text = "a good film\n\na bad film\n" + "very " * 20 + "\ngood\n"
     rows = predicted(trained("text"), stdin(monkeypatch, text), capsys)

@@ -50,8 +50,8 @@ def main(arguments: Arguments) -> int:
             nearest=nearest(name, dataset.splits),
         )
     split = dataset.splits[name]
-    if split.targets is None:
-        raise DataError(f"the split '{name}' has no targets")
+    if split.targets is None or not len(split):
+        raise DataError(f"the split '{name}' has nothing to evaluate")
     evaluation = evaluate(
         run.task,
         split.targets,

@@ -83,13 +83,16 @@ def _open(folder: pathlib.Path) -> FinishedRun:
 def _from_text(run: FinishedRun, text: str) -> list[dict[str, Any]]:
     """Predicts lines; JSON objects are told from texts by the first character."""
     suffix = ".jsonl" if text.lstrip().startswith("{") else ".txt"
-    with tempfile.TemporaryDirectory() as folder:
-        path = pathlib.Path(folder) / f"standard_input{suffix}"
-        path.write_text(text, encoding="utf-8")
-        return _from_path(run, path)
+    with tempfile.TemporaryDirectory() as name:
+        folder = pathlib.Path(name)
+        path = pathlib.Path(f"standard_input{suffix}")
+        (folder / path).write_text(text, encoding="utf-8")
+        return _from_path(run, path, folder=folder)
 
 
-def _from_path(run: FinishedRun, path: pathlib.Path) -> list[dict[str, Any]]:
+def _from_path(
+    run: FinishedRun, path: pathlib.Path, *, folder: pathlib.Path | None = None
+) -> list[dict[str, Any]]:
     reader: Callable[..., Any] | None = _READERS.get(path.suffix.lower())
     if reader is None and run.labels["kind"] == "image":
         reader = _images
@@ -99,8 +102,10 @@ def _from_path(run: FinishedRun, path: pathlib.Path) -> list[dict[str, Any]]:
             received=path.name or "no --input",
             expected=f"a file that ends in {', '.join(_READERS)}, or '-'",
         )
+    within = {} if folder is None else {"folder": str(folder)}
     data = Data(
-        source=lambda: reader({"test": str(path)}),
+        # Messages name the path alone, not the folder that it was put into.
+        source=lambda: reader({"test": str(path)}, **within),
         input=_columns(run, reader),
         target=None,
         bad_row_tolerance=1.0,
