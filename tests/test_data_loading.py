@@ -207,6 +207,15 @@ def test_held_out_rows_alone_need_declared_classes() -> None:
         undeclared.load(target_kind="class", require_train=False)
 
 
+@pytest.mark.parametrize("value", [None, "", " "])
+def test_rows_that_are_all_unusable_can_be_looked_at(value: Any) -> None:
+    rows = {"test": [{"text": value}, {"text": value}]}
+    declared = data.Data(source=lambda: rows, target=None, bad_row_tolerance=1.0)
+    split = declared.load(target_kind="none", require_train=False).splits["test"]
+    assert len(split) == 0
+    assert [row.ordinal for row in split.bad] == [0, 1]
+
+
 def test_a_split_of_another_name_is_left_out_and_counted() -> None:
     loaded = _load({"train": _rows(3), "unsupervised": _rows(5)})
     assert "split 'unsupervised' is not used: 5 rows" in loaded.notes

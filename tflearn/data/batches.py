@@ -133,6 +133,28 @@ def train_batches(
     """
     if targets is None:
         raise ConfigError("training needs targets", fix="declare data.Data.target")
+    augmentation = _augmentation(examples, data, seeds.derive(seed, "augmentation"))
+    batches = TrainBatches(
+        _raw(examples, targets, batch_size, seed, data, num_outputs, one_hot),
+        examples,
+        augmentation=augmentation,
+        workers=data.workers,
+    )
+    if augmentation is not None:
+        # What is wrong with an augmentation shows before anything is trained.
+        batches[0]
+    return batches
+
+
+def _raw(
+    examples: Examples,
+    targets: np.ndarray,
+    batch_size: int,
+    seed: int,
+    data: Data,
+    num_outputs: int,
+    one_hot: bool,
+) -> RawBatches:
     classes = targets if targets.dtype.kind == "i" else None
     if data.balance != "none" and classes is None:
         raise ConfigError(
@@ -146,24 +168,14 @@ def train_batches(
         lengths=examples.lengths,
         classes=classes if data.balance == "sampling" else None,
     )
-    encoded, weights = targets, None
-    if classes is not None and one_hot:
-        encoded = np.eye(num_outputs, dtype=np.float32)[classes]
+    weights = None
     if classes is not None and data.balance == "class_weights":
         weights = class_weights(classes, num_outputs)
-    raw = RawBatches(
-        examples, encoded, order, weights=weights, pixels=bool(data.augment)
+    if classes is not None and one_hot:
+        targets = np.eye(num_outputs, dtype=np.float32)[classes]
+    return RawBatches(
+        examples, targets, order, weights=weights, pixels=bool(data.augment)
     )
-    batches = TrainBatches(
-        raw,
-        examples,
-        augmentation=_augmentation(examples, data, seeds.derive(seed, "augmentation")),
-        workers=data.workers,
-    )
-    if data.augment:
-        # What is wrong with an augmentation shows before anything is trained.
-        batches[0]
-    return batches
 
 
 def class_weights(classes: np.ndarray, num_classes: int) -> np.ndarray:

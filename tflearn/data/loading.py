@@ -51,6 +51,10 @@ def load(data: Data, target_kind: str, *, require_train: bool) -> Dataset:
         }
     if data.examples_per_class is not None and "train" in found:
         found["train"] = _few(found["train"], classes, data, notes)
+    if require_train:
+        # Otherwise somebody wants to know of each row what is wrong with it.
+        for split, part in found.items():
+            validation.check_rows(split, len(part.rows))
     notes += _check(found, classes, data)
     made = {
         split: _split(split, part, data, target_kind, classes)
@@ -70,7 +74,6 @@ def _check(found: Mapping[str, Part], classes: Sequence[str], data: Data) -> lis
     """Checks what shows over all splits; returns lines about what was found."""
     notes: list[str] = []
     for split, part in found.items():
-        validation.check_rows(split, len(part.rows))
         notes += validation.note_bad(split, part.bad, part.total)
     if classes and "train" in found:
         validation.check_classes(classes, targets.count(found["train"].labels or ()))
