@@ -43,6 +43,8 @@ _EXAMPLES = {
     "--run_dir": "runs/digits",
     "--input": "rows.csv",
 }
+# Libraries whose log lines and warnings are no news to a user.
+_NOISY = ("absl", "google", "jax", "keras", "orbax", "tensorflow")
 _ALWAYS = ("--mode", "--backend", "--debug")
 _DECLARED = ("--gin_bindings", "--gin_search_path")
 MODES: Mapping[str, Mode] = MappingProxyType(
@@ -227,9 +229,10 @@ def _quieten(debug: bool) -> None:
     # Read by the C++ side of TensorFlow and XLA when they are loaded.
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     os.environ.setdefault("GRPC_VERBOSITY", "ERROR")
-    for name in ("absl", "jax", "tensorflow", "orbax"):
+    for name in _NOISY:
         logging.getLogger(name).setLevel(logging.ERROR)
-    warnings.simplefilter("ignore")
+    for name in _NOISY:
+        warnings.filterwarnings("ignore", module=name)
 
 
 def _explain(error: Exception) -> TflearnError | None:
