@@ -219,11 +219,12 @@ def _choose_backend(name: str) -> None:
 def _quieten(debug: bool) -> None:
     log = logging.getLogger("tflearn")
     log.setLevel(logging.DEBUG if debug else logging.INFO)
-    if not log.handlers:
-        handler = logging.StreamHandler()
-        handler.setFormatter(logging.Formatter("%(message)s"))
-        log.addHandler(handler)
-        log.propagate = False
+    log.propagate = False
+    # A handler keeps the stream it was made with; a second call may have another.
+    log.handlers.clear()
+    handler = logging.StreamHandler()
+    handler.setFormatter(logging.Formatter("%(message)s"))
+    log.addHandler(handler)
     if debug:
         return
     # Read by the C++ side of TensorFlow and XLA when they are loaded.
