@@ -27,10 +27,9 @@ CHAINS: dict[str, tuple[Callable[[], keras.Layer], ...]] = {
     "flip": (lambda: layers.RandomFlip("horizontal"),),
     "pad and crop": (lambda: layers.ZeroPadding2D(2), lambda: layers.RandomCrop(8, 8)),
     "translate": (lambda: layers.RandomTranslation(0.2, 0.2),),
-    "erase": (layers.RandomErasing,),
     "mixup": (layers.MixUp,),
     "cutmix": (layers.CutMix,),
-    "all": (layers.RandomFlip, layers.RandomErasing, layers.MixUp),
+    "flip and erase": (layers.RandomFlip, layers.RandomErasing),
 }
 IMAGES = np.random.default_rng(0).integers(0, 256, (6, 8, 8, 3), dtype=np.uint8)
 TARGETS = np.eye(6, dtype=np.float32)
