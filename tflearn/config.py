@@ -181,26 +181,27 @@ def load(
         reader.read_file(name)
     for text in [bindings] if isinstance(bindings, str) else bindings:
         reader.read_bindings(text)
-    roots = [
-        found
-        for path in (_EXPERIMENT, _COMPARISON)
-        if (found := _root(reader.bindings, path)) is not None
-    ]
+    declaration = _declaration(reader)
+    declaration.activate()
+    return declaration
+
+
+def _declaration(reader: Reader) -> Declaration:
+    found = (_root(reader.bindings, path) for path in (_EXPERIMENT, _COMPARISON))
+    roots = [root for root in found if root is not None]
     reached = usage.trace(reader.bindings, roots)
     if roots:
         checks.check(reader.bindings, reached)
     notes = checks.notes(reader.bindings, reached)
     for note in notes:
         _log.warning(note)
-    declaration = Declaration(
+    return Declaration(
         text=statements.text(reader.imports.lines, list(reader.bindings.values())),
         files=tuple(reader.files),
         notes=notes,
         bindings=reader.bindings,
         usage=reached,
     )
-    declaration.activate()
-    return declaration
 
 
 def load_arguments(arguments: Flags) -> Declaration:

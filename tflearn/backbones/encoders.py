@@ -96,18 +96,18 @@ def image_encoder(
             fix="keras.config.set_image_data_format('channels_last')",
         )
     *own, channels = model.inputs[0].shape[1:]
-    wanted = tuple(image_size) if image_size else (None, None)
-    size = tuple(a or b for a, b in zip(own, wanted, strict=True))
-    fits = all(a == b for a, b in zip(size, wanted, strict=True) if b)
-    if None in size or channels is None or not fits:
+    size = tuple(image_size or own)
+    agrees = all(a in (None, b) for a, b in zip(own, size, strict=False))
+    if None in size or channels is None or len(size) != 2 or not agrees:
         raise BackboneError(
             "the size of images is open, or another one than the backbone takes",
             received=f"image_size={image_size}",
             expected=f"height and width for an input of {(*own, channels)}",
             fix="set image_size to (height, width)",
         )
+    height, width = (int(side) for side in size)
     return ImageEncoder(
-        image_size=(int(size[0]), int(size[1])),
+        image_size=(height, width),
         channels=int(channels),
         scaling=images.chosen_scaling(scaling),
     )

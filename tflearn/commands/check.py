@@ -34,7 +34,7 @@ def _print_stage(prepared: Prepared) -> None:
     stage = prepared.stage
     console.rule(f"stage {stage.name}", align="left")
     console.print(tables.spec_table(prepared.spec))
-    for note in prepared.dataset.notes:
+    for note in prepared.notes:
         say(f"note        {note}")
     console.print(tables.model_table(prepared.network.model))
     console.print(tables.census_table(prepared.apply_regime().to_json()))

@@ -42,6 +42,8 @@ def run_stage(prepared: Prepared, folder: pathlib.Path) -> StageReport:
         end.restore(prepared.network.model)
         say(f"stage '{prepared.stage.name}' is finished")
         return StageReport.from_json(files.read_json(path))
+    for note in prepared.notes:
+        say(f"note: {note}")
     console.print(census_table(prepared.apply_regime().to_json()))
     with contextlib.ExitStack() as bars:
         outcome = execute(
@@ -102,7 +104,7 @@ def _report(prepared: Prepared, outcome: Outcome) -> StageReport:
         history=state.history,
         evaluations=evaluations,
         worst=worst,
-        notes=[*prepared.dataset.notes, *stopped],
+        notes=[*prepared.notes, *stopped],
         frozen_proof=outcome.proof,
         temperature=temperature,
     )

@@ -82,6 +82,12 @@ class Prepared:
     total_steps: int | None
     interval: int
 
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """Lines on rows that were left out, repeated or cut, counted."""
+        cut = (note for part in self.examples.values() for note in part.notes)
+        return (*self.dataset.notes, *cut)
+
     def apply_regime(self) -> regimes.Census:
         """Applies the stage's regime to its network and returns the census."""
         return regimes.apply(

@@ -160,14 +160,7 @@ def look_up(
     found: object = symbols[first].module
     for index, part in enumerate(rest):
         if part.startswith("_") or not hasattr(found, part):
-            known = [name for name in dir(found) if not name.startswith("_")]
-            close = nearest(part, known)
-            owner = ".".join([first, *rest[:index]])
-            raise ConfigError(
-                f"{place}: '{owner}' has no '{part}'",
-                received=selector,
-                nearest=close and f"{owner}.{close}",
-            )
+            raise _unknown_part(found, [first, *rest[:index]], part, place)
         found = getattr(found, part)
     if not callable(found):
         raise ConfigError(
@@ -176,6 +169,18 @@ def look_up(
             nearest=_nearest_selector(selector, symbols),
         )
     return found, ".".join([symbols[first].name, *rest])
+
+
+def _unknown_part(
+    owner: object, path: list[str], part: str, place: Place
+) -> ConfigError:
+    name = ".".join(path)
+    close = nearest(part, [known for known in dir(owner) if known[0] != "_"])
+    return ConfigError(
+        f"{place}: '{name}' has no '{part}'",
+        received=f"{name}.{part}",
+        nearest=close and f"{name}.{close}",
+    )
 
 
 def parameters(target: Any) -> Mapping[str, inspect.Parameter]:
