@@ -55,7 +55,7 @@ class Backbone:
         if self.kind == "text":
             return {
                 name: _new_input(tensor, name)
-                for name, tensor in _by_name(self.model).items()
+                for name, tensor in self.model.input.items()
             }
         name = "images" if self.kind == "image" else "vectors"
         return _new_input(self.model.inputs[0], name)
@@ -213,9 +213,9 @@ def functional(model: Any) -> keras.Model:
             fix="build the model from keras.Input tensors",
         )
     if isinstance(model, keras.Sequential):
-        model = keras.Model(model.inputs[0], model.outputs[0], name=NAME)
+        model = keras.Model(_inputs(model), model.outputs[0], name=NAME)
     elif not _has_own_config(model):
-        model = keras.Model(model.input, model.output, name=NAME)
+        model = keras.Model(_inputs(model), model.output, name=NAME)
     elif model.name != NAME:
         # Some classes name their layers after the model: renaming it afterwards would
         # give a saved and loaded model other paths.
@@ -224,6 +224,16 @@ def functional(model: Any) -> keras.Model:
         model.set_weights(weights)
     graph.name_stably(model)
     return model
+
+
+def _inputs(model: keras.Model) -> Any:
+    """Returns a model's inputs; those that are text by name, as KerasHub has them."""
+    tensors = model.inputs
+    if isinstance(getattr(model, "input", None), dict):
+        return model.input
+    if len(tensors) == 1 and "int" not in str(tensors[0].dtype):
+        return tensors[0]
+    return {tensor.name.split(":")[0]: tensor for tensor in tensors}
 
 
 def _has_own_config(model: keras.Model) -> bool:
@@ -261,7 +271,8 @@ def rebuilt(model: keras.Model, *, new_precision: bool = False) -> keras.Model:
     else:
         try:
             with hidden_tensorflow():
-                made = keras.models.clone_model(model, _cloner(model, policy))
+                copy = _cloner(model, policy)
+                made = keras.models.clone_model(model, clone_function=copy)
         except (TypeError, ValueError, NotImplementedError) as error:
             raise _cannot_rebuild(error) from error
     made.trainable = True
@@ -302,12 +313,6 @@ def _pyramid(model: keras.Model) -> dict[str, keras.KerasTensor]:
         return dict(model.pyramid_outputs)
     names = getattr(model, "pyramid_level_inputs", None) or {}
     return {level: model.get_layer(name).output for level, name in names.items()}
-
-
-def _by_name(model: keras.Model) -> dict[str, keras.KerasTensor]:
-    if isinstance(model.input, dict):
-        return model.input
-    return {tensor.name.split(":")[0]: tensor for tensor in model.inputs}
 
 
 def _new_input(tensor: keras.KerasTensor, name: str) -> keras.KerasTensor:
