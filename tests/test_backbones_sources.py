@@ -277,6 +277,10 @@ def test_a_preset_folder_with_and_without_weights(tmp_path) -> None:
 def test_an_image_preset_brings_its_converter(tmp_path) -> None:
     folder = str(tmp_path)
     open_resnet().save_to_preset(folder)
+    with pytest.raises(BackboneError, match="what range of pixels.*scaling to one of"):
+        backbones.preset(folder, image_size=(8, 8))
+    chosen = backbones.preset(folder, image_size=(8, 8), scaling="tf").encoder
+    assert chosen.scaling.offset == (-1.0,)
     converter = hub.layers.ResNetImageConverter(
         image_size=(24, 48), scale=[0.1, 0.2, 0.3], offset=[0.0, 1.0, 2.0]
     )
@@ -287,6 +291,77 @@ def test_an_image_preset_brings_its_converter(tmp_path) -> None:
     np.testing.assert_allclose(encoder.scaling.factor, (0.1, 0.2, 0.3), rtol=1e-5)
     np.testing.assert_allclose(encoder.scaling.offset, (0.0, 1.0, 2.0), rtol=1e-5)
     assert backbones.preset(folder, image_size=(8, 8)).encoder.image_size == (8, 8)
+
+
+def hugging_face_vit(folder: pathlib.Path) -> dict[str, np.ndarray]:
+    """Writes a tiny vision transformer in the format of Hugging Face."""
+    from safetensors.numpy import save_file
+
+    settings = {
+        "model_type": "vit",
+        "image_size": 16,
+        "patch_size": 8,
+        "num_hidden_layers": 1,
+        "num_attention_heads": 2,
+        "hidden_size": 8,
+        "intermediate_size": 16,
+        "hidden_dropout_prob": 0.0,
+        "attention_probs_dropout_prob": 0.0,
+        "qkv_bias": True,
+    }
+    (folder / "config.json").write_text(json.dumps(settings))
+    dense = {
+        "attention.attention.query": (8, 8),
+        "attention.attention.key": (8, 8),
+        "attention.attention.value": (8, 8),
+        "attention.output.dense": (8, 8),
+        "intermediate.dense": (16, 8),
+        "output.dense": (8, 16),
+    }
+    layer = "vit.encoder.layer.0."
+    shapes: dict[str, tuple[int, ...]] = {
+        "vit.embeddings.patch_embeddings.projection.weight": (8, 3, 8, 8),
+        "vit.embeddings.patch_embeddings.projection.bias": (8,),
+        "vit.embeddings.cls_token": (1, 1, 8),
+        "vit.embeddings.position_embeddings": (1, 5, 8),
+    }
+    for name, shape in dense.items():
+        shapes |= {f"{layer}{name}.weight": shape, f"{layer}{name}.bias": shape[:1]}
+    for name in (
+        f"{layer}layernorm_before",
+        f"{layer}layernorm_after",
+        "vit.layernorm",
+    ):
+        shapes |= {f"{name}.weight": (8,), f"{name}.bias": (8,)}
+    rng = np.random.default_rng(0)
+    arrays = {k: rng.normal(size=v).astype("float32") for k, v in shapes.items()}
+    save_file(arrays, folder / "model.safetensors")
+    return arrays
+
+
+def test_an_image_folder_of_hugging_face(tmp_path) -> None:
+    arrays = hugging_face_vit(tmp_path)
+    (tmp_path / "preprocessor_config.json").write_text(
+        json.dumps(
+            {
+                "size": {"height": 16, "width": 16},
+                "resample": 3,
+                "image_mean": [0.5, 0.5, 0.5],
+                "image_std": [0.5, 0.5, 0.5],
+            }
+        )
+    )
+    backbone = backbones.preset(str(tmp_path))
+    weights = graph.weights_by_path(backbone.model)
+    np.testing.assert_array_equal(
+        graph.value_of(weights["vit_encoder/transformer_block_1/mlp/dense/kernel"]),
+        arrays["vit.encoder.layer.0.intermediate.dense.weight"].T,
+    )
+    encoder = backbone.encoder
+    assert encoder.interpolation == "bicubic" and encoder.aspect == "stretch"
+    black = encoder.scale(np.zeros((1, 16, 16, 3), "uint8"))
+    white = encoder.scale(np.full((1, 16, 16, 3), 255, "uint8"))
+    np.testing.assert_allclose((black.max(), white.min()), (-1, 1), atol=1e-6)
 
 
 def test_an_image_backbone_from_scratch_brings_a_plain_encoder() -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -208,6 +208,52 @@ def from_converter(
         antialias=converter.antialias,
         aspect="pad" if converter.pad_to_aspect_ratio else aspect,
     )
+
+
+def from_hugging_face(
+    config: Mapping[str, Any], *, image_size: tuple[int, int], channels: int
+) -> ImageEncoder:
+    """Makes the encoder that a Hugging Face `preprocessor_config.json` describes.
+
+    Args:
+        config: Its content.
+        image_size: Height and width that the model takes.
+        channels: Number of channels that the model takes.
+
+    Returns:
+        The encoder.
+    """
+    factor = config.get("rescale_factor", 1 / 255) if config.get("do_rescale", 1) else 1
+    mean, std = [0.0] * channels, [1.0] * channels
+    if config.get("do_normalize", True):
+        mean = config.get("image_mean") or mean
+        std = config.get("image_std") or std
+    # Pillow's numbers of its filters.
+    filters = {0: "nearest", 1: "lanczos3", 2: "bilinear", 3: "bicubic"}
+    cropped = config.get("do_center_crop") or "shortest_edge" in str(config.get("size"))
+    return ImageEncoder(
+        image_size=image_size,
+        channels=channels,
+        scaling=Scaling(
+            factor=tuple(factor / s for s in std),
+            offset=tuple(-m / s for m, s in zip(mean, std, strict=True)),
+        ),
+        interpolation=filters.get(config.get("resample", 2), "bilinear"),
+        aspect="crop" if cropped else "stretch",
+    )
+
+
+def hugging_face_size(config: Mapping[str, Any]) -> tuple[int, int] | None:
+    """Returns height and width of a `preprocessor_config.json`, if it has them."""
+    size = config.get("crop_size") or config.get("size")
+    if isinstance(size, int):
+        return size, size
+    if not isinstance(size, dict):
+        return None
+    if "height" in size and "width" in size:
+        return size["height"], size["width"]
+    edge = size.get("shortest_edge")
+    return (edge, edge) if edge else None
 
 
 def chosen_scaling(choice: str | Callable[[], Scaling] | Scaling) -> Scaling:

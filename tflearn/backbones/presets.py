@@ -11,8 +11,11 @@ from typing import Any
 
 import keras
 
+from tflearn.backbones import images
+from tflearn.backbones.images import ImageEncoder
 from tflearn.backbones.libraries import import_keras_hub
 from tflearn.backbones.transfer import check_finite_weights
+from tflearn.support import files
 from tflearn.support.errors import BackboneError, nearest
 from tflearn.support.tensorflow import hidden_tensorflow
 
@@ -111,8 +114,37 @@ def load_tokenizer(preset: Preset) -> Any:
             raise _failed(preset, error, what="the tokenizer of ") from error
 
 
-def load_image_converter(preset: Preset) -> Any | None:
-    """Loads the image converter of a preset; None if it has none."""
+def load_image_encoder(
+    preset: Preset, *, image_size: tuple[int, int], channels: int
+) -> ImageEncoder | None:
+    """Makes the encoder that a preset describes.
+
+    Args:
+        preset: What `locate` found.
+        image_size: Height and width that the model takes.
+        channels: Number of channels that the model takes.
+
+    Returns:
+        The encoder, from KerasHub's converter or from Hugging Face's
+        `preprocessor_config.json`; None if the preset has neither.
+    """
+    options = {"image_size": image_size, "channels": channels}
+    converter = _image_converter(preset)
+    if converter is not None:
+        return images.from_converter(converter, **options)
+    config = _hugging_face_config(preset)
+    return images.from_hugging_face(config, **options) if config else None
+
+
+def image_size_of(preset: Preset) -> tuple[int, int] | None:
+    """Returns the height and width that a preset's images have, if it says so."""
+    converter = _image_converter(preset)
+    if converter is not None:
+        return converter.image_size
+    return images.hugging_face_size(_hugging_face_config(preset))
+
+
+def _image_converter(preset: Preset) -> Any | None:
     hub = import_keras_hub()
     with hidden_tensorflow():
         try:
@@ -120,6 +152,25 @@ def load_image_converter(preset: Preset) -> Any | None:
         except (FileNotFoundError, ValueError, KeyError):
             # A preset of a backbone alone, and some timm folders, have none.
             return None
+        except Exception as error:
+            raise _failed(preset, error, what="the image converter of ") from error
+
+
+def _hugging_face_config(preset: Preset) -> dict[str, Any]:
+    """Reads how Hugging Face prepares images, which KerasHub does for few models."""
+    name = "preprocessor_config.json"
+    if preset.local:
+        file = pathlib.Path(preset.handle, name)
+        return files.read_json(file) if file.is_file() else {}
+    if not preset.handle.startswith("hf://"):
+        return {}
+    import huggingface_hub
+
+    try:
+        repository = preset.handle.removeprefix("hf://")
+        return files.read_json(huggingface_hub.hf_hub_download(repository, name))
+    except (OSError, ValueError):
+        return {}
 
 
 def _in_package(name: str) -> pathlib.Path:

@@ -37,6 +37,7 @@ def preset(
     load_weights: bool = True,
     max_length: int | None = None,
     image_size: tuple[int, int] | None = None,
+    scaling: str | Callable[[], Scaling] | None = None,
 ) -> Backbone:
     """A backbone with its weights and its tokenizer or image converter.
 
@@ -48,13 +49,15 @@ def preset(
         max_length: Most tokens of a text; what the backbone takes by default.
         image_size: Height and width, where the backbone takes any; the preset's own
             by default.
+        scaling: As in `hub`, for a preset that does not say how its images are
+            prepared; one that does is taken by its word.
 
     Returns:
         The backbone.
 
     Raises:
-        BackboneError: There is no such preset, it cannot be had, or it takes neither
-            text nor images.
+        BackboneError: There is no such preset, it cannot be had, it takes neither text
+            nor images, or it has weights but does not say what images they are for.
     """
     found = presets.locate(name)
     model = presets.load_preset(found, load_weights=load_weights)
@@ -67,13 +70,9 @@ def preset(
             tokenizer, model, max_length=max_length
         )
     else:
-        converter = presets.load_image_converter(found)
-        size = image_size or getattr(converter, "image_size", None)
-        encoder = encoders.image_encoder(model, size, scaling="unit")
-        if converter is not None:
-            encoder = images.from_converter(
-                converter, image_size=encoder.image_size, channels=encoder.channels
-            )
+        if scaling is None and not load_weights:
+            scaling = "unit"
+        encoder = _preset_images(found, model, image_size, scaling)
     return as_backbone(model, encoder=encoder, origin=origin)
 
 
@@ -263,6 +262,29 @@ def with_weights(
     return dataclasses.replace(
         made, origin=f"{made.origin}; weights of {weights}", log=log
     )
+
+
+def _preset_images(
+    found: presets.Preset,
+    model: keras.Model,
+    image_size: tuple[int, int] | None,
+    scaling: str | Callable[[], Scaling] | None,
+) -> Encoder:
+    """Prepares images as the preset says, or else as the user says."""
+    is_open = None in model.inputs[0].shape[1:3]
+    size = image_size or (presets.image_size_of(found) if is_open else None)
+    plain = encoders.image_encoder(model, size, scaling=scaling or "none")
+    described = presets.load_image_encoder(
+        found, image_size=plain.image_size, channels=plain.channels
+    )
+    if described is None and scaling is None:
+        raise BackboneError(
+            "this preset does not say what range of pixels its weights are for",
+            received=found.name,
+            expected="an image converter of KerasHub, or a preprocessor_config.json",
+            fix=f"set scaling to one of {', '.join(images.SCALINGS)}",
+        )
+    return described or plain
 
 
 def _called(build: Any, model: keras.Model) -> str:
