@@ -16,7 +16,7 @@ from tflearn.support.errors import ConfigError
 layers = keras.layers
 
 
-class _Half(keras.Layer):
+class Half(keras.Layer):
     """A layer of a user: halves the images, no random numbers."""
 
     def call(self, images: Any) -> Any:
@@ -100,7 +100,7 @@ def test_other_layers_leave_integer_labels_alone() -> None:
 
 
 def test_a_layer_of_the_user_takes_part() -> None:
-    images, _ = _make((_Half,))(IMAGES, TARGETS, step=0)
+    images, _ = _make((Half,))(IMAGES, TARGETS, step=0)
     np.testing.assert_allclose(images, np.rint(IMAGES / 2), atol=0.5)
 
 
