@@ -239,3 +239,22 @@ def test_the_version() -> None:
 def _without(*absent: str):
     found = importlib.util.find_spec
     return lambda name: None if name in absent else found(name)
+
+
+@pytest.mark.skipif(BACKEND != "jax", reason="TensorFlow is hidden on JAX alone")
+def test_augmentation_on_jax_does_without_tensorflow() -> None:
+    # In a process of its own: pytest's has imported TensorFlow to set its seed.
+    script = """
+import sys, keras, numpy
+from tflearn.support.tensorflow import hidden_tensorflow
+with hidden_tensorflow():
+    keras.utils.set_random_seed(0)
+    keras.layers.RandomFlip()(numpy.zeros((2, 8, 8, 3), 'float32'), training=True)
+    try:
+        import tensorflow
+    except ModuleNotFoundError:
+        print('hidden')
+assert 'tensorflow' not in sys.modules
+"""
+    found = in_process("-c", script, KERAS_BACKEND="jax")
+    assert found.stdout == "hidden\n", found.stderr

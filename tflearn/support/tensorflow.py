@@ -18,6 +18,22 @@ import keras
 _HIDDEN = ("tensorflow", "tensorflow_text")
 
 
+class _Absent:
+    """Answers imports of the hidden packages as if they were not installed.
+
+    A None in `sys.modules` would do that too, but Keras takes the mere presence of
+    the name there as a sign that TensorFlow is loaded.
+    """
+
+    def find_spec(self, name: str, path: Any = None, target: Any = None) -> None:
+        """Refuses the hidden packages and leaves all others to Python."""
+        if name.split(".")[0] in _HIDDEN:
+            raise ModuleNotFoundError(f"No module named '{name}'", name=name)
+
+
+_ABSENT: Any = _Absent()
+
+
 @contextlib.contextmanager
 def hidden_tensorflow() -> Iterator[None]:
     """Makes TensorFlow look absent for a while, unless this process uses it.
@@ -30,26 +46,21 @@ def hidden_tensorflow() -> Iterator[None]:
     >>> with hidden_tensorflow():
     ...     import keras
     """
-    if keras.backend.backend() == "tensorflow" or "tensorflow" in sys.modules:
+    used = keras.backend.backend() == "tensorflow" or "tensorflow" in sys.modules
+    if used or _ABSENT in sys.meta_path:
         yield
         return
-    absent = [name for name in _HIDDEN if name not in sys.modules]
-    # A None in `sys.modules` is Python's own way to say "do not import".
-    modules: dict[str, Any] = sys.modules
-    modules.update(dict.fromkeys(absent))
+    sys.meta_path.insert(0, _ABSENT)
     try:
         yield
     finally:
-        for name in absent:
-            if sys.modules.get(name, ...) is None:
-                del sys.modules[name]
+        allow_tensorflow()
 
 
 def allow_tensorflow() -> None:
-    """Ends the hiding for the rest of the process, for what cannot do without.
+    """Ends the hiding early, for what cannot do without TensorFlow.
 
-    TensorFlow Datasets and KerasCV import TensorFlow on every backend.
+    TensorFlow Datasets and KerasCV import it on every backend.
     """
-    for name in _HIDDEN:
-        if sys.modules.get(name, ...) is None:
-            del sys.modules[name]
+    if _ABSENT in sys.meta_path:
+        sys.meta_path.remove(_ABSENT)
