@@ -100,6 +100,8 @@ def hugging_face(
     Raises:
         DataError: The set cannot be loaded, or the package is not installed.
     """
+    # It asks whether TensorFlow is installed, in a way that a hidden one breaks.
+    allow_tensorflow()
     try:
         import datasets
     except ImportError as error:
