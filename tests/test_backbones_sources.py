@@ -166,12 +166,18 @@ def test_fresh_has_new_values_that_follow_the_seed(name: str) -> None:
         assert not np.array_equal(first[path], old)
 
 
+# TensorFlow warns of weights that feed no output, such as BERT's pooler here.
+@pytest.mark.filterwarnings("ignore:Gradients do not exist:UserWarning")
 @NAMES
 def test_a_whole_model_trains_and_survives_a_save(name: str, tmp_path) -> None:
     backbone = SOURCES[name][0]()
     model, x = classifier(backbone), batch_for(backbone)
-    model.compile("adam", keras.losses.SparseCategoricalCrossentropy(from_logits=True))
-    assert np.isfinite(model.fit(x, np.array([0, 1]), verbose=0).history["loss"][0])
+    if name not in ("application", "resnet"):
+        # Convolutions take a minute to compile on some machines.
+        loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+        model.compile("adam", loss)
+        history = model.fit(x, np.array([0, 1]), verbose=0).history
+        assert np.isfinite(history["loss"][0])
     model.save(tmp_path / "model.keras")
     again = backbones.load_model(tmp_path / "model.keras")
     assert type(again.get_layer("backbone")) is type(backbone.model)
@@ -181,8 +187,8 @@ def test_a_whole_model_trains_and_survives_a_save(name: str, tmp_path) -> None:
     np.testing.assert_allclose(found, expected, atol=1e-4 if name == "dino" else 0)
 
 
-@pytest.mark.parametrize("name", ["bert", "resnet"])
-def test_a_saved_model_needs_only_keras_in_a_new_process(name: str, tmp_path) -> None:
+@pytest.mark.parametrize(("name", "how"), [("bert", "tflearn"), ("resnet", "keras")])
+def test_a_saved_model_needs_only_keras_in_a_new_process(name, how, tmp_path) -> None:
     backbone = SOURCES[name][0]()
     model, x = classifier(backbone), batch_for(backbone)
     model.save(tmp_path / "model.keras")
@@ -200,20 +206,19 @@ def test_a_saved_model_needs_only_keras_in_a_new_process(name: str, tmp_path) ->
         outputs = model.predict(x.get("x", x), verbose=0)
         print(json.dumps([outputs.tolist(), "tensorflow" in sys.modules]))
         """
-    for how in ("tflearn", "keras"):
-        done = subprocess.run(
-            [sys.executable, "-c", code, str(tmp_path), how],
-            capture_output=True,
-            text=True,
-            check=False,
-            env=os.environ | {"KERAS_BACKEND": keras.backend.backend()},
-            cwd=pathlib.Path(__file__).parents[1],
-        )
-        assert done.returncode == 0, done.stderr[-2000:]
-        outputs, has_tensorflow = json.loads(done.stdout.splitlines()[-1])
-        np.testing.assert_allclose(outputs, model.predict(x, verbose=0), rtol=1e-5)
-        if how == "tflearn":
-            assert has_tensorflow == (keras.backend.backend() == "tensorflow")
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(tmp_path), how],
+        capture_output=True,
+        text=True,
+        check=False,
+        env=os.environ | {"KERAS_BACKEND": keras.backend.backend()},
+        cwd=pathlib.Path(__file__).parents[1],
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    outputs, has_tensorflow = json.loads(done.stdout.splitlines()[-1])
+    np.testing.assert_allclose(outputs, model.predict(x, verbose=0), rtol=1e-5)
+    if how == "tflearn":
+        assert has_tensorflow == (keras.backend.backend() == "tensorflow")
 
 
 def test_tensorflow_is_not_imported_on_another_backend() -> None:
