@@ -181,7 +181,8 @@ def _behind(
     backbone = layers.get("backbone")
     if backbone is None or not isinstance(backbone, keras.Model):
         raise RegimeError("this rule needs a functional backbone", received=str(rule))
-    names = [f"backbone/{layer.name}" for layer in backbone.layers]
+    # Blocks may lie inside a layer, as a ViT's do in its encoder.
+    names = [path for path in layers if path.startswith("backbone/")]
     if rule.last is not None:
         if not 1 <= rule.last <= len(blocks):
             raise RegimeError(
