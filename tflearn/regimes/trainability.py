@@ -75,16 +75,27 @@ def apply(
         RegimeError: A rule matches nothing, or no rule covers a layer.
     """
     layers = layer_paths(model)
-    decided = _decide(layers, rules, blocks)
+    owned = {path: w for path, x in layers.items() if (w := own_weights(x))}
+    decided = _decide(layers, owned, rules, blocks)
     roles = {
         path: "unused" if path in set(unused) else _ROLES[rule.action]
         for path, rule in decided.items()
     }
-    _set_flags(model, layers, roles)
+    model.trainable = True
+    _set_flags(layers, set(owned), roles)
     rows = [
-        _row(path, layers[path], role=roles[path], rule=decided[path])
-        for path in layers
-        if own_weights(layers[path])
+        CensusRow(
+            path=path,
+            parameters=sum(map(_size, weights)),
+            trainable=sum(
+                _size(weight)
+                for weight in weights
+                if weight.trainable and layers[path].trainable
+            ),
+            role=roles[path],
+            rule=str(decided[path]),
+        )
+        for path, weights in owned.items()
     ]
     return Census(rows=tuple(rows))
 
@@ -118,6 +129,7 @@ _ROLES = {"freeze": "frozen", "train": "trained", "fresh": "fresh"}
 
 def _decide(
     layers: Mapping[str, keras.Layer],
+    units: Iterable[str],
     rules: Sequence[Rule],
     blocks: Sequence[str],
 ) -> dict[str, Rule]:
@@ -134,10 +146,9 @@ def _decide(
                 # A rule shadowed by earlier ones still matched something.
                 matched[index] = True
                 decided.setdefault(path, rules[index])
-    units = [path for path, layer in layers.items() if own_weights(layer)]
     for rule, found in zip(rules, matched, strict=True):
         if not found:
-            raise _no_match(rule, units)
+            raise _no_match(rule, list(units))
     bare = [path for path in units if path not in decided]
     if bare:
         raise RegimeError(
@@ -213,11 +224,9 @@ def _no_match(rule: Rule, units: Sequence[str]) -> RegimeError:
 
 
 def _set_flags(
-    model: keras.Model, layers: Mapping[str, keras.Layer], roles: Mapping[str, str]
+    layers: Mapping[str, keras.Layer], units: set[str], roles: Mapping[str, str]
 ) -> None:
     moving = {path for path, role in roles.items() if role in ("trained", "fresh")}
-    units = {path for path, layer in layers.items() if own_weights(layer)}
-    model.trainable = True
     # Parents come first: setting a parent sets its sublayers, which then follow.
     for path, layer in layers.items():
         inside = {x for x in units if x == path or x.startswith(f"{path}/")}
@@ -247,15 +256,6 @@ def _in_inference_mode(call: Callable[..., Any]) -> Callable[..., Any]:
         return call(*args, **(kwargs | {"training": False}))
 
     return frozen_call
-
-
-def _row(path: str, layer: keras.Layer, *, role: str, rule: Rule) -> CensusRow:
-    weights = own_weights(layer)
-    parameters = sum(map(_size, weights))
-    moving = sum(_size(w) for w in weights if w.trainable and layer.trainable)
-    return CensusRow(
-        path=path, parameters=parameters, trainable=moving, role=role, rule=str(rule)
-    )
 
 
 def _size(weight: keras.Variable) -> int:

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from tflearn import regimes
 from tflearn.evaluation import calibration, worst_errors
 from tflearn.reports import trackers
 from tflearn.reports.html import png_uri
@@ -37,22 +38,23 @@ def run_stage(prepared: Prepared, folder: pathlib.Path) -> StageReport:
     """
     path = folder / "report.json"
     end = Checkpoints(folder / "end")
+    census = prepared.apply_regime()
     if path.exists():
-        prepared.apply_regime()
         end.restore(prepared.network.model)
         say(f"stage '{prepared.stage.name}' is finished")
         return StageReport.from_json(files.read_json(path))
     for note in prepared.notes:
         say(f"note: {note}")
-    console.print(census_table(prepared.apply_regime().to_json()))
+    console.print(census_table(census.to_json()))
     with contextlib.ExitStack() as bars:
         outcome = execute(
             prepared,
             folder,
+            census=census,
             callbacks=lambda state: [_progress(prepared, state, bars)],
             observers=[trackers.observer(folder / "tensorboard")],
         )
-    report = _report(prepared, outcome)
+    report = _report(prepared, census, outcome)
     end.save(outcome.state.step, prepared.network.model)
     files.write_json(path, report.to_json())
     return report
@@ -71,22 +73,27 @@ def _progress(prepared: Prepared, state: State, bars: contextlib.ExitStack) -> P
     return progress
 
 
-def _report(prepared: Prepared, outcome: Outcome) -> StageReport:
+def _report(
+    prepared: Prepared, census: regimes.Census, outcome: Outcome
+) -> StageReport:
     started = time.perf_counter()
-    temperature = assessment.fit_temperature(prepared)
+    values = {
+        split: assessment.outputs(prepared, split)
+        for split in ("validation", "test")
+        if split in prepared.examples
+    }
+    temperature = assessment.fit_temperature(prepared, values.get("validation"))
     evaluations: dict[str, Any] = {}
     worst: list[dict[str, Any]] = []
-    for split in ("validation", "test"):
-        if split in prepared.examples:
-            values = assessment.outputs(prepared, split)
-            evaluations[split] = assessment.assess(
-                prepared,
-                split,
-                bootstrap=prepared.stage.bootstrap,
-                values=values,
-                temperature=temperature,
-            ).to_json()
-            worst = _worst(prepared, split, values)
+    for split, found in values.items():
+        evaluations[split] = assessment.assess(
+            prepared,
+            split,
+            bootstrap=prepared.stage.bootstrap,
+            values=found,
+            temperature=temperature,
+        ).to_json()
+        worst = _worst(prepared, split, found)
     state = outcome.state
     seen = state.step * prepared.stage.batch_size
     epoch = budgets.steps_per_epoch(
@@ -95,7 +102,7 @@ def _report(prepared: Prepared, outcome: Outcome) -> StageReport:
     stopped = [f"stopped early: {state.stopped}"] if state.stopped else []
     return StageReport(
         name=prepared.stage.name,
-        census=outcome.census.to_json(),
+        census=census.to_json(),
         steps=state.step,
         epochs=state.step / epoch,
         examples_seen=seen,

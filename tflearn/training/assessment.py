@@ -46,7 +46,7 @@ def assess(
     split: str,
     *,
     bootstrap: int,
-    values: np.ndarray | None = None,
+    values: np.ndarray,
     temperature: float | None = None,
 ) -> metrics.Evaluation:
     """Computes all metrics of a split.
@@ -55,7 +55,7 @@ def assess(
         prepared: The stage.
         split: Name of the split.
         bootstrap: Resamples for the intervals; 0 for none.
-        values: The head's outputs, if they are known already.
+        values: What `outputs` gives for the split.
         temperature: Divides logits before the calibration figures.
 
     Returns:
@@ -65,7 +65,7 @@ def assess(
     return metrics.evaluate(
         prepared.objective.target_kind,
         targets(prepared, split),
-        outputs(prepared, split) if values is None else values,
+        values,
         classes=prepared.dataset.classes,
         slices=rows.slices,
         bootstrap=bootstrap,
@@ -73,11 +73,13 @@ def assess(
     )
 
 
-def fit_temperature(prepared: Prepared) -> float | None:
-    """Fits a temperature on the validation split where the objective asks for it."""
-    if not prepared.objective.calibrate or "validation" not in prepared.examples:
+def fit_temperature(prepared: Prepared, values: np.ndarray | None) -> float | None:
+    """Fits a temperature on the validation split where the objective asks for it.
+
+    Args:
+        prepared: The stage.
+        values: What `outputs` gives for that split; None where there is none.
+    """
+    if values is None or not prepared.objective.calibrate:
         return None
-    return calibration.fit_temperature(
-        outputs(prepared, "validation"),
-        targets(prepared, "validation"),
-    )
+    return calibration.fit_temperature(values, targets(prepared, "validation"))

@@ -16,7 +16,7 @@ from tflearn.evaluation import metrics
 from tflearn.support import files
 from tflearn.support.console import say
 from tflearn.training import budgets, loop
-from tflearn.training.assessment import assess
+from tflearn.training.assessment import assess, outputs
 from tflearn.training.checkpoints import Checkpoints
 from tflearn.training.stage import Prepared
 
@@ -54,13 +54,11 @@ class Outcome:
 
     Args:
         state: Steps, history and the best validation.
-        census: What the regime did.
         proof: Number of frozen layers and parameters found bit-identical.
         seconds: Seconds by phase.
     """
 
     state: State
-    census: regimes.Census
     proof: dict[str, int]
     seconds: dict[str, float]
 
@@ -72,6 +70,7 @@ def execute(
     prepared: Prepared,
     folder: pathlib.Path,
     *,
+    census: regimes.Census,
     callbacks: Callable[[State], Sequence[keras.callbacks.Callback]] = lambda _: (),
     observers: Sequence[Observer] = (),
 ) -> Outcome:
@@ -80,6 +79,7 @@ def execute(
     Args:
         prepared: The stage.
         folder: Its folder in the run directory.
+        census: What applying the stage's regime gave.
         callbacks: Makes further Keras callbacks, given the state at the start.
         observers: Called with the state after every interval.
 
@@ -87,7 +87,6 @@ def execute(
         What became of it; the network's model holds the final weights.
     """
     model = prepared.network.model
-    census = prepared.apply_regime()
     regimes.reinitialize(model, census)
     frozen = regimes.frozen_digests(model, census)
     checkpoints = Checkpoints(folder / "checkpoints")
@@ -132,7 +131,6 @@ def execute(
         opened.close()
     return Outcome(
         state=state,
-        census=census,
         proof=regimes.check_unchanged(model, census, frozen),
         seconds={"train": state.seconds},
     )
@@ -193,7 +191,8 @@ def _compile(prepared: Prepared, total_steps: int) -> None:
 def _validate(prepared: Prepared) -> dict[str, float]:
     if "validation" not in prepared.examples:
         return {}
-    evaluation = assess(prepared, "validation", bootstrap=0)
+    values = outputs(prepared, "validation")
+    evaluation = assess(prepared, "validation", bootstrap=0, values=values)
     return {
         f"val_{name}": estimate.value
         for name, estimate in evaluation.metrics.items()
