@@ -162,6 +162,12 @@ def test_a_folder_with_other_things_is_refused_untouched(tmp_path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["thesis.txt"]
 
 
+def test_a_folder_left_by_a_process_that_was_killed_at_once_is_taken(tmp_path) -> None:
+    (tmp_path / ".lock").touch()
+    experiment.run(make_experiment(), output_dir=str(tmp_path))
+    assert (tmp_path / "report.json").exists()
+
+
 def test_a_mistake_in_the_last_stage_shows_before_anything_is_written(tmp_path) -> None:
     bad = make_stage(name="last", regime=(regimes.freeze("nothing/*"),))
     with pytest.raises(RegimeError, match="matches no layer"):

@@ -98,6 +98,37 @@ def test_only_what_the_census_calls_trainable_moves(name: str) -> None:
     assert checked["layers"] == len(census.paths("frozen"))
 
 
+class Tower(keras.Layer):
+    """Blocks inside one layer, as a ViT's are in its encoder."""
+
+    def build(self, shape) -> None:
+        self.blocks = [keras.layers.Dense(4, name=f"inner_{i}") for i in range(3)]
+        for block in self.blocks:
+            block.build(shape)
+
+    def call(self, x):
+        for block in self.blocks:
+            x = block(x)
+        return x
+
+
+def test_blocks_inside_a_layer_are_counted_from_the_last() -> None:
+    inputs = keras.Input((4,))
+    features = keras.layers.LayerNormalization(name="norm")(
+        Tower(name="tower")(keras.layers.Dense(4, name="stem")(inputs))
+    )
+    backbone = keras.Model(inputs, features, name="backbone")
+    whole = keras.Input((4,))
+    model = keras.Model(whole, keras.layers.Dense(2, name="head")(backbone(whole)))
+    blocks = [f"tower/inner_{i}" for i in range(3)]
+    census = regimes.apply(model, regimes.partial(last=1), blocks=blocks)
+    assert set(census.paths("frozen")) == {
+        "backbone/stem",
+        "backbone/tower/inner_0",
+        "backbone/tower/inner_1",
+    }
+
+
 def test_a_frozen_part_runs_in_inference_mode_and_wakes_up_again() -> None:
     model = make_model()
     backbone = model.get_layer("backbone")

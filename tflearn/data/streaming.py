@@ -55,17 +55,18 @@ class Stream(grain.IterDataset):
         return self._head[place]
 
     def tail(self, place: int) -> grain.DatasetIterator:
-        """Returns an iterator that prefetches from a place on."""
+        """Returns an iterator from a place on; costly batches are made ahead."""
         first, stop = self._start + place, self._start + self._count
         batches = self._batches
         if batches.workers:
             return _in_processes(batches, first, stop)
         source: Any = _Finished(batches)
         steps = grain.MapDataset.source(source)[first:stop]
-        # Decoding and augmentation run outside the interpreter lock.
-        threads = min(8, os.cpu_count() or 1) if batches.is_costly else 1
+        # Decoding and augmentation run outside the interpreter lock. What is cheap is
+        # made in place: handing it over from a thread would cost more.
+        threads = min(8, os.cpu_count() or 1) if batches.is_costly else 0
         options = grain.ReadOptions(
-            num_threads=threads, prefetch_buffer_size=max(_AHEAD, 2 * threads)
+            num_threads=threads, prefetch_buffer_size=2 * threads
         )
         return iter(steps.to_iter_dataset(options))
 

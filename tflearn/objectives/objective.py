@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
-from typing import Any
 
 import keras
 
@@ -78,8 +77,8 @@ def attach(objective: Objective, backbone: Backbone, *, num_outputs: int) -> Net
         ConfigError: The backbone does not give the features that are asked for.
     """
     name = _choose(objective, backbone)
-    inputs = keras.tree.map_structure(_new_input, backbone.model.input)
-    features = backbone.features(backbone.model(inputs))[name]
+    inputs = backbone.new_inputs()
+    features = backbone.features(backbone.outputs(inputs))[name]
     mask = backbone.feature_mask(inputs) if name == "sequence" else None
     pooling = _pooling(objective, name)
     if pooling is not None:
@@ -122,12 +121,6 @@ def _pooling(objective: Objective, features: str) -> keras.Layer | None:
     if features == "feature_map":
         return heads.GlobalAveragePooling(name="pooling")
     return None
-
-
-def _new_input(tensor: keras.KerasTensor) -> Any:
-    return keras.Input(
-        batch_shape=tensor.shape, dtype=tensor.dtype, name=tensor.name.split(":")[0]
-    )
 
 
 def _unused(backbone: Backbone, features: str) -> frozenset[str]:

@@ -14,6 +14,7 @@ from tflearn.support.errors import RunError
 
 CONFIG = "config.gin"
 REPORT = "report.json"
+_LOCK = ".lock"
 
 
 class Declared(Protocol):
@@ -39,7 +40,7 @@ def is_finished(folder: pathlib.Path, declared: Declared | None) -> bool:
     Raises:
         RunError: The folder holds something else. Nothing is changed.
     """
-    if not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
+    if not folder.exists() or (folder.is_dir() and _is_empty(folder)):
         return False
     config = folder / CONFIG
     if not config.exists():
@@ -70,7 +71,7 @@ def locked(folder: pathlib.Path) -> Iterator[None]:
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        lock = (folder / ".lock").open("w")
+        lock = (folder / _LOCK).open("w")
     except OSError as error:
         raise RunError(
             "the output directory cannot be written",
@@ -101,6 +102,11 @@ def write_operative(folder: pathlib.Path, declared: Declared | None) -> None:
     """Writes the declaration with every default that was used."""
     if declared is not None:
         files.write_text(folder / "operative_config.gin", declared.operative_text())
+
+
+def _is_empty(folder: pathlib.Path) -> bool:
+    # A process that was killed before it wrote anything leaves its lock behind.
+    return all(path.name == _LOCK for path in folder.iterdir())
 
 
 def _text(declared: Declared | None) -> str:
