@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -17,6 +18,8 @@ if TYPE_CHECKING:
 
 #: Inputs, targets, and weights of the examples if there are any.
 TrainBatch = tuple[Any, ...]
+
+MakeBatch = Callable[[Any, np.ndarray, np.random.Generator], TrainBatch]
 
 
 class RawBatches:
@@ -59,6 +62,35 @@ class RawBatches:
         return batch if self._weights is None else (*batch, self._weights[indices])
 
 
+class MadeBatches:
+    """Batches that an objective makes of examples, itself without labels.
+
+    Args:
+        examples: The training examples.
+        order: Which examples a step holds.
+        make_batch: Called with examples, indices `(batch,)` and a generator.
+        seed: Seed of the generators.
+    """
+
+    def __init__(
+        self, examples: Examples, order: Order, make_batch: MakeBatch, *, seed: int
+    ) -> None:
+        self._examples = examples
+        self._order = order
+        self._make_batch = make_batch
+        self._seed = seed
+
+    def __len__(self) -> int:
+        return 2**62
+
+    def __getitem__(self, step: int) -> TrainBatch:
+        return self._make_batch(
+            self._examples,
+            self._order.indices(int(step)),
+            generator(self._seed, int(step)),
+        )
+
+
 class TrainBatches:
     """Random access to the training batch of any step, without an end.
 
@@ -74,7 +106,7 @@ class TrainBatches:
 
     def __init__(
         self,
-        raw: RawBatches,
+        raw: RawBatches | MadeBatches,
         examples: Examples,
         *,
         augmentation: Augmentation | None,
@@ -93,7 +125,8 @@ class TrainBatches:
     @property
     def is_costly(self) -> bool:
         """Whether making a batch takes so long that several threads pay."""
-        return self.examples.lazy or self._augmentation is not None
+        views = isinstance(self.raw, MadeBatches) and self.examples.kind == "image"
+        return self.examples.lazy or views or self._augmentation is not None
 
     def finish(self, step: int, raw: TrainBatch) -> TrainBatch:
         """Augments and scales the raw batch of a step."""
@@ -102,6 +135,35 @@ class TrainBatches:
         images, targets, *weights = raw
         images, targets = self._augmentation(images, targets, step=step)
         return (self.examples.scale(images), targets, *weights)
+
+
+def generator(seed: int, step: int) -> np.random.Generator:
+    """Returns the random generator of a step, a pure function of both."""
+    return np.random.Generator(np.random.Philox(key=[seed, step]))
+
+
+def made_batches(
+    examples: Examples, make_batch: MakeBatch, *, batch_size: int, seed: int
+) -> TrainBatches:
+    """Gives random access to training batches that an objective makes.
+
+    Args:
+        examples: The training examples.
+        make_batch: Called with examples, indices `(batch,)` and a generator.
+        batch_size: Examples a step.
+        seed: Seed of order and generators.
+
+    Returns:
+        The batches.
+    """
+    order = Order(
+        len(examples),
+        batch_size=batch_size,
+        seed=seeds.derive(seed, "order"),
+        lengths=examples.lengths,
+    )
+    raw = MadeBatches(examples, order, make_batch, seed=seeds.derive(seed, "objective"))
+    return TrainBatches(raw, examples, augmentation=None, workers=0)
 
 
 def train_batches(

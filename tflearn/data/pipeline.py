@@ -30,7 +30,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from tflearn.data.batches import TrainBatches, class_weights, train_batches
+from tflearn.data.batches import (
+    TrainBatches,
+    class_weights,
+    generator,
+    made_batches,
+    train_batches,
+)
 from tflearn.data.dataset import Dataset, Split
 from tflearn.data.examples import (
     Examples,
@@ -52,7 +58,10 @@ __all__ = [
     "class_weights",
     "describe",
     "encode",
+    "generator",
+    "made_batches",
     "ordered_batches",
+    "ordered_indices",
     "stream",
     "train_batches",
 ]
@@ -153,15 +162,27 @@ def ordered_batches(
         The inputs of a batch, and which examples they are. There may be fewer
         indices than rows: only the first ones are real, `outputs[:len(indices)]`.
     """
-    count = len(examples)
-    size = min(batch_size, count)
-    order = np.arange(count)
-    if examples.lengths is not None:
-        order = np.argsort(examples.lengths, kind="stable")
-    for start in range(0, count, size):
-        indices = order[start : start + size]
+    size = min(batch_size, len(examples))
+    for indices in ordered_indices(examples, batch_size=batch_size):
         filled = np.pad(indices, (0, size - len(indices)), mode="edge")
         yield examples.batch(filled), indices
+
+
+def ordered_indices(examples: Examples, *, batch_size: int) -> Iterator[np.ndarray]:
+    """Gives the indices of every example once, texts sorted by length.
+
+    Args:
+        examples: The examples.
+        batch_size: Most indices at a time; the last ones may be fewer.
+
+    Yields:
+        Indices `(batch,)`.
+    """
+    order = np.arange(len(examples))
+    if examples.lengths is not None:
+        order = np.argsort(examples.lengths, kind="stable")
+    for start in range(0, len(order), batch_size):
+        yield order[start : start + batch_size]
 
 
 def _takes(encoder: Any) -> tuple[str, ...]:

@@ -18,12 +18,15 @@ from tflearn.evaluation.calibration import (
 )
 from tflearn.evaluation.inference import predict_outputs
 from tflearn.evaluation.metrics import Evaluation, evaluate, headline
+from tflearn.evaluation.statistics import Scorer, evaluate_statistics
 from tflearn.evaluation.worst import worst_errors
 
 __all__ = [
     "Estimate",
     "Evaluation",
+    "Scorer",
     "evaluate",
+    "evaluate_statistics",
     "expected_calibration_error",
     "fit_temperature",
     "headline",

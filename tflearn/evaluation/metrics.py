@@ -39,10 +39,11 @@ class Evaluation:
     """What a model does on a split.
 
     Args:
-        kind: `class`, `multi_label` or `number`.
-        classes: Names of the classes or labels; empty for numbers.
+        kind: `class`, `multi_label` or `number`, or the name of an objective.
+        classes: Names of the classes or labels; empty for others.
         count: Number of examples.
         headline: Name of the metric that stands for all.
+        lower_is_better: Whether a lower headline is better.
         metrics: Estimates by metric.
         per_class: Estimates by class and metric; an estimate's count is the number
             of examples of the class.
@@ -67,6 +68,7 @@ class Evaluation:
     temperature: float | None
     bootstrap: int
     seed: int
+    lower_is_better: bool = False
 
     def to_json(self) -> dict[str, Any]:
         """Returns plain JSON types, without NaN; `level` is that of the intervals."""

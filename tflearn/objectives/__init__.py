@@ -8,6 +8,15 @@ Example:
 """
 
 from tflearn.objectives.objective import Network, Objective
+from tflearn.objectives.pretext import Pretext, SelfSupervised
 from tflearn.objectives.supervised import classification, multi_label, regression
 
-__all__ = ["Network", "Objective", "classification", "multi_label", "regression"]
+__all__ = [
+    "Network",
+    "Objective",
+    "Pretext",
+    "SelfSupervised",
+    "classification",
+    "multi_label",
+    "regression",
+]

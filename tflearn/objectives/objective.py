@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
+from typing import Any
 
 import keras
 
@@ -13,6 +14,10 @@ from tflearn.support.errors import ConfigError, nearest
 
 # Which features a head prefers, by what a backbone may offer.
 _PREFERENCE = ("sequence", "feature_map", "vector", "pooled")
+_DEFAULT_POOLING: dict[str, Callable[..., keras.Layer]] = {
+    "sequence": heads.MeanPooling,
+    "feature_map": heads.GlobalAveragePooling,
+}
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -50,7 +55,7 @@ class Network:
     """A backbone with a head.
 
     Args:
-        model: The whole, a functional model.
+        model: The whole, a functional model with a layer `backbone`.
         backbone: The backbone in it.
         unused: Paths of the backbone's layers that feed no output.
         num_outputs: Size of the last dimension of the output.
@@ -76,13 +81,9 @@ def attach(objective: Objective, backbone: Backbone, *, num_outputs: int) -> Net
     Raises:
         ConfigError: The backbone does not give the features that are asked for.
     """
-    name = _choose(objective, backbone)
+    name = choose_features(backbone, objective.features)
     inputs = backbone.new_inputs()
-    features = backbone.features(backbone.outputs(inputs))[name]
-    mask = backbone.feature_mask(inputs) if name == "sequence" else None
-    pooling = _pooling(objective, name)
-    if pooling is not None:
-        features = pooling(features) if mask is None else pooling(features, mask=mask)
+    features = pooled(backbone, inputs, features=name, pooling=objective.pooling)
     outputs = objective.head(num_outputs, name="head")(features)
     if len(outputs.shape) != 2 or outputs.shape[-1] != num_outputs:
         raise ConfigError(
@@ -94,36 +95,74 @@ def attach(objective: Objective, backbone: Backbone, *, num_outputs: int) -> Net
     return Network(
         model=keras.Model(inputs, outputs, name=objective.name),
         backbone=backbone,
-        unused=_unused(backbone, name),
+        unused=unused_layers(backbone, name),
         num_outputs=num_outputs,
     )
 
 
-def _choose(objective: Objective, backbone: Backbone) -> str:
+def choose_features(backbone: Backbone, features: str) -> str:
+    """Finds which features of a backbone are meant.
+
+    Args:
+        backbone: Offers one or several.
+        features: One of them, or `auto`.
+
+    Returns:
+        The name of the features.
+
+    Raises:
+        ConfigError: The backbone does not give the features that are asked for.
+    """
     offered = backbone.features(backbone.model.output)
-    if objective.features == "auto":
+    if features == "auto":
         return next(name for name in _PREFERENCE if name in offered)
-    if objective.features not in offered:
+    if features not in offered:
         raise ConfigError(
             "the backbone does not give these features",
-            received=objective.features,
+            received=features,
             expected=", ".join(offered),
-            nearest=nearest(objective.features, offered),
+            nearest=nearest(features, offered),
         )
-    return objective.features
+    return features
 
 
-def _pooling(objective: Objective, features: str) -> keras.Layer | None:
-    if objective.pooling is not None:
-        return objective.pooling(name="pooling")
-    if features == "sequence":
-        return heads.MeanPooling(name="pooling")
-    if features == "feature_map":
-        return heads.GlobalAveragePooling(name="pooling")
-    return None
+def pooled(
+    backbone: Backbone,
+    inputs: Any,
+    *,
+    features: str,
+    pooling: Callable[..., keras.Layer] | None = None,
+    name: str = "pooling",
+) -> keras.KerasTensor:
+    """Runs a backbone and pools its features.
+
+    Args:
+        backbone: Its layers are used, nothing is copied.
+        inputs: Symbolic inputs, as `new_inputs` of the backbone makes them.
+        features: What `choose_features` returned.
+        pooling: Called with `name=`; None: the mean over real tokens, global average
+            over feature maps, nothing for vectors.
+        name: Name of the pooling layer.
+
+    Returns:
+        `(batch, dim)`.
+    """
+    values = backbone.features(backbone.outputs(inputs))[features]
+    make = pooling or _DEFAULT_POOLING.get(features)
+    if make is None:
+        return values
+    mask = backbone.feature_mask(inputs) if features == "sequence" else None
+    layer = make(name=name)
+    return layer(values) if mask is None else layer(values, mask=mask)
 
 
-def _unused(backbone: Backbone, features: str) -> frozenset[str]:
+def unused_layers(backbone: Backbone, features: str) -> frozenset[str]:
+    """Returns the paths of the backbone's layers that do not feed some features.
+
+    Args:
+        backbone: The backbone.
+        features: A name of `backbone.features`.
+    """
     model = backbone.model
     used = keras.Model(model.input, backbone.features(model.output)[features])
     needed = {id(layer) for layer in used.layers}

@@ -78,7 +78,7 @@ def _report(
 ) -> StageReport:
     started = time.perf_counter()
     values = {
-        split: assessment.outputs(prepared, split)
+        split: assessment.measure(prepared, split)
         for split in ("validation", "test")
         if split in prepared.examples
     }
@@ -93,7 +93,8 @@ def _report(
             values=found,
             temperature=temperature,
         ).to_json()
-        worst = _worst(prepared, split, found)
+        if isinstance(found, np.ndarray):
+            worst = _worst(prepared, split, found)
     state = outcome.state
     seen = state.step * prepared.stage.batch_size
     epoch = budgets.steps_per_epoch(

@@ -12,11 +12,10 @@ from typing import Any
 import keras
 
 from tflearn import regimes
-from tflearn.evaluation import metrics
 from tflearn.support import files
 from tflearn.support.console import say
 from tflearn.training import budgets, loop
-from tflearn.training.assessment import assess, outputs
+from tflearn.training.assessment import assess, measure
 from tflearn.training.checkpoints import Checkpoints
 from tflearn.training.stage import Prepared
 
@@ -182,8 +181,8 @@ def _compile(prepared: Prepared, total_steps: int) -> None:
     loop.compile_model(
         prepared.network.model,
         optimizer=prepared.make_optimizer(total_steps),
-        loss=prepared.objective.loss(prepared.one_hot),
-        metrics=prepared.objective.metrics(prepared.one_hot),
+        loss=prepared.loss(),
+        metrics=prepared.metrics(),
         jit_compile=prepared.stage.jit_compile,
     )
 
@@ -191,7 +190,7 @@ def _compile(prepared: Prepared, total_steps: int) -> None:
 def _validate(prepared: Prepared) -> dict[str, float]:
     if "validation" not in prepared.examples:
         return {}
-    values = outputs(prepared, "validation")
+    values = measure(prepared, "validation")
     evaluation = assess(prepared, "validation", bootstrap=0, values=values)
     return {
         f"val_{name}": estimate.value
@@ -202,12 +201,13 @@ def _validate(prepared: Prepared) -> dict[str, float]:
 
 def _judge(prepared: Prepared, state: State, best: Checkpoints | None) -> bool:
     """Updates the best validation; returns whether patience has run out."""
-    headline = metrics.headline(prepared.objective.target_kind)
+    headline = prepared.headline
     value = state.history[-1].get(f"val_{headline}")
     if value is None:
         return False
     state.waited += 1
-    if state.best is None or value > state.best:
+    sign = -1 if prepared.lower_is_better else 1
+    if state.best is None or sign * value > sign * state.best:
         state.best, state.best_step, state.waited = value, state.step, 0
         if best is not None:
             best.save(state.step, prepared.network.model)

@@ -17,7 +17,7 @@ LABELS_FILE = "labels.json"
 def carry_head(previous: Prepared, current: Prepared) -> bool:
     """Gives a stage the head of the stage before, where both mean the same.
 
-    The heads are the same if the task, the classes and the layers' configurations
+    The heads are the same if the objective, the classes and the layers' configurations
     are equal: a head that was warmed up then goes on; a head for other classes
     starts anew.
 
@@ -30,7 +30,7 @@ def carry_head(previous: Prepared, current: Prepared) -> bool:
     """
     old, new = _head_layers(previous), _head_layers(current)
     same = (
-        previous.objective.target_kind == current.objective.target_kind
+        previous.task == current.task
         and previous.dataset.classes == current.dataset.classes
         and [x.get_config() for x in old] == [x.get_config() for x in new]
     )
@@ -61,7 +61,7 @@ def write_model(
     files.write_json(
         folder / LABELS_FILE,
         {
-            "task": prepared.objective.target_kind,
+            "task": prepared.task,
             "classes": list(prepared.dataset.classes),
             "input": prepared.data.input,
             "target": prepared.data.target,
@@ -75,5 +75,4 @@ def write_model(
 
 def _head_layers(prepared: Prepared) -> list[keras.Layer]:
     model = prepared.network.model
-    backbone = prepared.network.backbone.model
-    return [layer for layer in model.layers if layer is not backbone]
+    return [layer for layer in model.layers if layer.name != "backbone"]

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import keras
 
-from tflearn import objectives, regimes
+from tflearn import evaluation, objectives, regimes
 from tflearn.backbones import Backbone
 from tflearn.data import Data, Spec, pipeline
-from tflearn.objectives.objective import attach
+from tflearn.evaluation import Scorer
+from tflearn.objectives.objective import attach, unused_layers
 from tflearn.support import seeds
 from tflearn.support.errors import ConfigError
 from tflearn.training import budgets, optimizers
@@ -38,7 +41,7 @@ class Stage:
 
     name: str
     data: Callable[[], Data]
-    objective: Callable[[], objectives.Objective]
+    objective: Callable[[], objectives.Objective | objectives.SelfSupervised]
     regime: Sequence[regimes.Rule]
     optimizer: Callable[..., keras.optimizers.Optimizer]
     budget: str
@@ -64,7 +67,10 @@ class Prepared:
         objective: The objective.
         network: Backbone and head; shares the backbone with the other stages.
         batches: The training batch of any step.
-        one_hot: Whether the batches hold one-hot targets.
+        loss: Makes the loss that the batches' targets need.
+        metrics: Makes the metrics shown during training.
+        pretext: What the objective became, if it makes its own targets.
+        scorer: Computes the pretext's statistics.
         total_steps: Length of the stage; None for a budget of time, which is
             measured when the stage starts.
         interval: Steps between validations.
@@ -75,18 +81,44 @@ class Prepared:
     dataset: pipeline.Dataset
     spec: Spec
     examples: Mapping[str, pipeline.Examples]
-    objective: objectives.Objective
+    objective: objectives.Objective | objectives.SelfSupervised
     network: objectives.Network
     batches: pipeline.TrainBatches
-    one_hot: bool
+    loss: Callable[[], keras.losses.Loss]
+    metrics: Callable[[], list[keras.metrics.Metric]]
     total_steps: int | None
     interval: int
+    pretext: objectives.Pretext | None = None
+    scorer: Scorer | None = None
 
     @property
     def notes(self) -> tuple[str, ...]:
         """Lines on rows that were left out, repeated or cut, counted."""
         cut = (note for part in self.examples.values() for note in part.notes)
         return (*self.dataset.notes, *cut)
+
+    @property
+    def task(self) -> str:
+        """The kind of targets, or the objective's name if it makes its own."""
+        if isinstance(self.objective, objectives.SelfSupervised):
+            return self.objective.name
+        return self.objective.target_kind
+
+    @property
+    def headline(self) -> str:
+        """The metric that early stopping and the best checkpoint go by."""
+        if isinstance(self.objective, objectives.SelfSupervised):
+            return self.objective.headline
+        return evaluation.headline(self.objective.target_kind)
+
+    @property
+    def lower_is_better(self) -> bool:
+        """Whether a lower headline is better."""
+        objective = self.objective
+        return (
+            isinstance(objective, objectives.SelfSupervised)
+            and objective.lower_is_better
+        )
 
     def apply_regime(self) -> regimes.Census:
         """Applies the stage's regime to its network and returns the census."""
@@ -125,34 +157,95 @@ def prepare(stage: Stage, backbone: Backbone, *, seed: int) -> Prepared:
         name: pipeline.encode(split, backbone.encoder, data=data)
         for name, split in dataset.splits.items()
     }
-    spec = pipeline.describe(dataset, examples)
     # The head's initial values depend on the stage alone, not on what ran before.
     keras.utils.set_random_seed(seeds.derive(seed, "head", stage.name))
-    network = attach(objective, backbone, num_outputs=spec.num_outputs)
-    one_hot = objective.one_hot or data.mixes_labels
-    batches = pipeline.train_batches(
-        examples["train"],
-        dataset.splits["train"].targets,
-        batch_size=stage.batch_size,
-        seed=seeds.derive(seed, "batches", stage.name),
-        data=data,
-        num_outputs=spec.num_outputs,
-        one_hot=one_hot,
-    )
+    seed = seeds.derive(seed, "batches", stage.name)
+    if isinstance(objective, objectives.SelfSupervised):
+        examples, made = _pretext(stage, objective, backbone, dataset, examples, seed)
+    else:
+        made = _supervised(stage, objective, backbone, data, dataset, examples, seed)
     total_steps, interval = _steps(stage, len(examples["train"]))
     return Prepared(
         stage=stage,
         data=data,
         dataset=dataset,
-        spec=spec,
+        spec=pipeline.describe(dataset, examples),
         examples=examples,
         objective=objective,
-        network=network,
-        batches=batches,
-        one_hot=one_hot,
         total_steps=total_steps,
         interval=interval,
+        **made,
     )
+
+
+def _supervised(
+    stage: Stage,
+    objective: objectives.Objective,
+    backbone: Backbone,
+    data: Data,
+    dataset: pipeline.Dataset,
+    examples: Mapping[str, pipeline.Examples],
+    seed: int,
+) -> dict[str, Any]:
+    """Puts the head on the backbone and pairs the examples with their targets."""
+    num_outputs = pipeline.describe(dataset, examples).num_outputs
+    one_hot = objective.one_hot or data.mixes_labels
+    return {
+        "network": attach(objective, backbone, num_outputs=num_outputs),
+        "batches": pipeline.train_batches(
+            examples["train"],
+            dataset.splits["train"].targets,
+            batch_size=stage.batch_size,
+            seed=seed,
+            data=data,
+            num_outputs=num_outputs,
+            one_hot=one_hot,
+        ),
+        "loss": functools.partial(objective.loss, one_hot),
+        "metrics": functools.partial(objective.metrics, one_hot),
+    }
+
+
+def _pretext(
+    stage: Stage,
+    objective: objectives.SelfSupervised,
+    backbone: Backbone,
+    dataset: pipeline.Dataset,
+    examples: Mapping[str, pipeline.Examples],
+    seed: int,
+) -> tuple[dict[str, pipeline.Examples], dict[str, Any]]:
+    """Makes the network of an objective that makes its own targets."""
+    kind = examples["train"].kind
+    if kind not in objective.inputs:
+        raise ConfigError(
+            f"the objective '{objective.name}' does not take these inputs",
+            received=f"inputs of kind '{kind}'",
+            expected=" or ".join(map(repr, objective.inputs)),
+        )
+    pretext = objective.bind(backbone)
+    arranged = {
+        name: pretext.arrange(part, dataset.splits[name].targets)
+        for name, part in examples.items()
+    }
+    unused = pretext.features and unused_layers(backbone, pretext.features)
+    return arranged, {
+        "network": objectives.Network(
+            model=pretext.model,
+            backbone=backbone,
+            unused=unused or frozenset(),
+            num_outputs=0,
+        ),
+        "batches": pipeline.made_batches(
+            arranged["train"],
+            pretext.make_batch,
+            batch_size=stage.batch_size,
+            seed=seed,
+        ),
+        "loss": pretext.loss,
+        "metrics": pretext.metrics,
+        "pretext": pretext,
+        "scorer": Scorer(pretext.model, pretext.statistics),
+    }
 
 
 def _steps(stage: Stage, num_examples: int) -> tuple[int | None, int]:
