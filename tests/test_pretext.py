@@ -12,7 +12,7 @@ import pytest
 from tflearn import backbones, evaluation, experiment, objectives, regimes
 from tflearn.data import Data, sources
 from tflearn.objectives import Pretext, SelfSupervised
-from tflearn.support.errors import ConfigError, RunError
+from tflearn.support.errors import ConfigError, DataError, RunError
 from tflearn.training import optimizers
 
 
@@ -144,3 +144,25 @@ def test_a_statistic_that_is_no_number_ends_the_run() -> None:
         evaluation.evaluate_statistics(
             "lm", {"nll": np.array([np.nan])}, dict, headline="nll"
         )
+
+
+def test_targets_can_be_texts() -> None:
+    rows = [{"vector": [float(i)] * 4, "caption": f"number {i}"} for i in range(6)]
+    data = Data(
+        source=lambda: rows,
+        input="vector",
+        target="caption",
+        splits={"train": 0.5, "test": 0.5},
+    )
+    loaded = data.load(target_kind="text")
+    train = loaded.splits["train"]
+    assert train.targets.tolist() == [f"number {int(row[0])}" for row in train.inputs]
+    assert loaded.classes == ()
+    assert data.load(target_kind="text").fingerprint == loaded.fingerprint
+
+
+def test_a_missing_text_is_a_bad_row() -> None:
+    rows = [{"vector": [0.0], "caption": "one"}, {"vector": [1.0], "caption": None}]
+    data = Data(source=lambda: {"train": rows}, input="vector", target="caption")
+    with pytest.raises(DataError, match="no text as a target"):
+        data.load(target_kind="text")

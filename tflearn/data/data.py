@@ -121,8 +121,8 @@ class Data:
         """Reads, checks and divides the rows.
 
         Args:
-            target_kind: What targets are: `class`, `multi_label`, `number`, or `none`
-                to leave them unread.
+            target_kind: What targets are: `class`, `multi_label`, `number`, `text`,
+                or `none` to leave them unread.
             require_train: Whether there have to be training rows. Without them,
                 `classes` has to be declared for targets that name classes.
 

@@ -24,7 +24,7 @@ class Split:
         inputs: Texts, pairs of texts, uint8 images `(height, width, channels)` that
             are decoded when asked for, or a float32 matrix `(n, size)`.
         targets: int32 `(n,)` class numbers, float32 `(n, classes)` ones and zeros,
-            float32 `(n,)` numbers, or None.
+            float32 `(n,)` numbers, texts `(n,)`, or None.
         slices: Values of the declared slice columns, each `(n,)` of texts.
         rows: Row numbers in the table, `(n,)`.
         table: Where the rows come from.
@@ -59,7 +59,7 @@ class Dataset:
     Args:
         splits: The splits by name.
         classes: Names of the classes in the order of the outputs; none for numbers.
-        target_kind: `class`, `multi_label`, `number` or `none`.
+        target_kind: `class`, `multi_label`, `number`, `text` or `none`.
         notes: Lines for the user: what was left out, repeated or not used, counted.
         fingerprint: Digest of the content of all splits and of the classes.
         data: The declaration.

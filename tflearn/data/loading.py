@@ -28,7 +28,7 @@ def load(data: Data, target_kind: str, *, require_train: bool) -> Dataset:
 
     Args:
         data: The declaration.
-        target_kind: `class`, `multi_label`, `number` or `none`.
+        target_kind: `class`, `multi_label`, `number`, `text` or `none`.
         require_train: Whether there have to be training rows.
 
     Returns:
@@ -42,7 +42,7 @@ def load(data: Data, target_kind: str, *, require_train: bool) -> Dataset:
         split: parts.read(table, split, data, target_kind, notes)
         for split, table in _tables(data.source, notes).items()
     }
-    found = _draw(found, data, require_train=require_train)
+    found = _draw(found, data, target_kind, require_train=require_train)
     classes = _classes(found, data, target_kind)
     if classes and data.classes is None:
         found = {
@@ -122,7 +122,7 @@ def _order(split: str) -> int:
 
 
 def _draw(
-    found: dict[str, Part], data: Data, *, require_train: bool
+    found: dict[str, Part], data: Data, kind: str, *, require_train: bool
 ) -> dict[str, Part]:
     """Draws the declared splits; every row then lies in a named split."""
     if data.splits is None:
@@ -137,8 +137,8 @@ def _draw(
             fix="leave the split out of data.Data.splits or of the source's paths",
         )
     part = found.pop(origin)
-    # Labels that are numbers or lists would make nearly every row a stratum.
-    stratified = part.labels is not None and isinstance(part.labels[0], str)
+    # Any other kind of label would make nearly every row a stratum.
+    stratified = kind == "class" and part.labels
     strata = part.labels if stratified and part.labels else [""] * len(part.rows)
     drawn = splits.draw(part.digests, strata, shares, seed=data.split_seed)
     made = {split: part.take(rows) for split, rows in drawn.items()}

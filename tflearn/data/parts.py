@@ -196,6 +196,8 @@ def _labels(
             return targets.class_name(value)
         if kind == "number":
             return targets.number(value)
+        if kind == "text":
+            return targets.text(value)
         return targets.labels(
             value, separator=data.label_separator, classes=data.classes
         )

@@ -113,7 +113,7 @@ def describe(dataset: Dataset, examples: Mapping[str, Examples]) -> Spec:
         Shapes, classes and counts.
     """
     first = examples.get("train") or next(iter(examples.values()))
-    num_outputs = {"number": 1, "none": 0}.get(
+    num_outputs = {"number": 1, "text": 0, "none": 0}.get(
         dataset.target_kind, len(dataset.classes)
     )
     return Spec(

@@ -12,7 +12,7 @@ from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
-TARGET_KINDS = ("class", "multi_label", "number", "none")
+TARGET_KINDS = ("class", "multi_label", "number", "text", "none")
 
 #: An input is a text, a pair of texts, an image or a vector.
 INPUT_KINDS = ("text", "pair", "image", "vector")
@@ -39,7 +39,7 @@ class Spec:
 
     Args:
         inputs: The arrays of an example by name.
-        target: `class`, `multi_label`, `number` or `none`.
+        target: `class`, `multi_label`, `number`, `text` or `none`.
         classes: Names of the classes in the order of the outputs.
         num_outputs: Size of the last dimension of the model's output.
         num_examples: Number of examples by split.

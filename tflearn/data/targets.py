@@ -107,6 +107,17 @@ def number(value: Any) -> float:
     return result
 
 
+def text(value: Any) -> str:
+    """Returns a text that is not empty.
+
+    Raises:
+        Fault: It is none.
+    """
+    if not isinstance(value, str) or not value.strip():
+        raise Fault("no text as a target")
+    return value
+
+
 def unknown(label: Label, classes: Sequence[str], *, declared: bool) -> str | None:
     """Returns why a label is outside of the classes, or None if it is inside."""
     names = label if isinstance(label, tuple) else (str(label),)
@@ -143,15 +154,17 @@ def to_array(labels: Sequence[Label], kind: str, classes: Sequence[str]) -> np.n
 
     Args:
         labels: The label of each example.
-        kind: `class`, `multi_label` or `number`.
+        kind: `class`, `multi_label`, `number` or `text`.
         classes: Names of the classes.
 
     Returns:
         int32 `(n,)` class numbers, float32 `(n, classes)` ones and zeros, or float32
-        `(n,)` numbers.
+        `(n,)` numbers; or texts `(n,)`.
     """
     if kind == "number":
         return np.asarray(labels, dtype=np.float32)
+    if kind == "text":
+        return np.asarray(labels, dtype=np.str_)
     place = {name: number for number, name in enumerate(classes)}
     if kind == "class":
         numbered = (place[str(label)] for label in labels)
