@@ -45,6 +45,13 @@ class TestVerdict:
             "full is best (0.900 [0.880, 0.920]); its interval lies above scratch's."
         )
 
+    def test_of_a_metric_that_falls_the_lowest_is_best(self) -> None:
+        found = [arm("a", 0.9, lower_is_better=True), arm("b", 0.5), arm("c", 0.51)]
+        assert verdict(found) == (
+            "b is best (0.500 [0.480, 0.520]); its interval lies below a's; "
+            "its interval overlaps c's: too close to call."
+        )
+
     def test_overlap_is_too_close_to_call(self) -> None:
         text = verdict([arm("frozen", 0.89), arm("full", 0.9)])
         assert text.endswith("its interval overlaps frozen's: too close to call.")

@@ -127,6 +127,7 @@ def _result(
         name=name,
         seeds=tuple(report.seed for report in reports),
         metric=headline,
+        lower_is_better=evaluations[0].get("lower_is_better", False),
         split=split,
         folders=tuple(f"{folder}/arms/{name}/seed{x.seed}" for x in reports),
         estimates=tuple(found["metrics"][headline] for found in evaluations),

@@ -33,7 +33,7 @@ class ArmResult:
     Args:
         name: Name of the arm.
         seeds: The seeds it ran with.
-        metric: The metric that is compared; higher is better.
+        metric: The metric that is compared.
         estimates: One for each seed: `value`, `low`, `high`, `count`.
         trainable_parameters: Number of weights the optimizer moved.
         total_parameters: Number of weights of the model.
@@ -42,6 +42,7 @@ class ArmResult:
         split: Where the metric was measured.
         peak_memory_bytes: The most memory of any seed, if measured.
         folders: The run directory of each seed.
+        lower_is_better: Whether a lower metric is better.
     """
 
     name: str
@@ -55,6 +56,7 @@ class ArmResult:
     split: str = "test"
     peak_memory_bytes: int | None = None
     folders: Sequence[str] = ()
+    lower_is_better: bool = False
 
     @property
     def values(self) -> list[float | None]:
@@ -106,8 +108,10 @@ def verdict(arms: Sequence[ArmResult]) -> str:
     Returns:
         One or two sentences; they claim a difference only where intervals are apart.
     """
+    sign = -1 if any(arm.lower_is_better for arm in arms) else 1
     ranked = sorted(
-        (arm for arm in arms if arm.mean is not None), key=lambda arm: -(arm.mean or 0)
+        (arm for arm in arms if arm.mean is not None),
+        key=lambda arm: -sign * (arm.mean or 0),
     )
     if len(ranked) < 2:
         return "There is nothing to compare: fewer than two arms have a result."
@@ -120,12 +124,13 @@ def verdict(arms: Sequence[ArmResult]) -> str:
     lead = f"{best.name} is best {of_seeds}({estimate_text(best.estimate)})"
     if any(arm.estimate["low"] is None for arm in ranked):
         return f"{lead}; without intervals this says nothing about the difference."
-    low = best.estimate["low"] or 0.0
-    apart = [arm.name for arm in others if (arm.estimate["high"] or 0.0) < low]
+    towards, away = ("low", "high") if sign > 0 else ("high", "low")
+    bound = sign * (best.estimate[towards] or 0.0)
+    apart = [x.name for x in others if sign * (x.estimate[away] or 0.0) < bound]
     close = [arm.name for arm in others if arm.name not in apart]
     parts = []
     if apart:
-        parts.append(f"its interval lies above {_of(apart)}")
+        parts.append(f"its interval lies {'above' if sign > 0 else 'below'} {_of(apart)}")
     if close:
         parts.append(f"its interval overlaps {_of(close)}: too close to call")
     return f"{lead}; {'; '.join(parts)}."

@@ -196,7 +196,8 @@ def comparison_table(arms: Sequence[ArmResult]) -> rich.table.Table:
     with_memory = any(arm.peak_memory_bytes for arm in arms)
     if with_memory:
         table.add_column("memory", justify="right", no_wrap=True)
-    best = max((arm.mean for arm in arms if arm.mean is not None), default=None)
+    choose = min if any(arm.lower_is_better for arm in arms) else max
+    best = choose((arm.mean for arm in arms if arm.mean is not None), default=None)
     for arm in arms:
         cells = [
             report.estimate_text(arm.estimate),
