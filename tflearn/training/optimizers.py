@@ -8,15 +8,15 @@ schedule must know where the run ends. Any Keras optimizer goes through `schedul
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import keras
 
 from tflearn.support.errors import ConfigError, nearest
+from tflearn.training import layer_rates
 
 SCHEDULES = ("linear", "cosine", "constant")
-_NO_DECAY = ("bias", "beta", "gamma", "scale")
 
 
 def adamw(
@@ -114,6 +114,69 @@ def scheduled(
         total_steps, learning_rate=learning_rate, schedule=schedule, warmup=warmup
     )
     return method(learning_rate=rate)
+
+
+def layerwise(
+    total_steps: int,
+    *,
+    optimizer: Callable[..., keras.optimizers.Optimizer] = adamw,
+    decay: float = 0.8,
+) -> keras.optimizers.Optimizer:
+    """Makes an optimizer whose rate shrinks from block to block towards the input.
+
+    The head has the full rate, the last block `decay` times it, the block below
+    `decay ** 2`, and so on; embeddings have the lowest.
+
+    Args:
+        total_steps: Length of the run in steps.
+        optimizer: Makes the optimizer.
+        decay: Factor from one block to the one below it, above 0.
+
+    Returns:
+        The optimizer; `configure` gives it the rates of a model.
+
+    References:
+        Clark et al. 2020, https://arxiv.org/abs/2003.10555
+    """
+    made = build(optimizer, total_steps=total_steps)
+    layer_rates.declare(made, layer_rates.Rates(decay=decay))
+    return made
+
+
+def by_pattern(
+    total_steps: int,
+    *,
+    optimizer: Callable[..., keras.optimizers.Optimizer] = adamw,
+    rates: Mapping[str, float] | None = None,
+    weight_decays: Mapping[str, float] | None = None,
+) -> keras.optimizers.Optimizer:
+    """Makes an optimizer with rates and weight decays of their own for some weights.
+
+    Args:
+        total_steps: Length of the run in steps.
+        optimizer: Makes the optimizer; may be another `by_pattern` or a `layerwise`,
+            whose factors then multiply.
+        rates: Factors of the learning rate by pattern over weights such as
+            `backbone/block_0/dense/kernel`; the first match decides, no match is 1.
+        weight_decays: Weight decays by pattern, in place of the optimizer's own.
+
+    Returns:
+        The optimizer; `configure` gives it the rates of a model.
+
+    Example:
+
+    >>> made = by_pattern(100, rates={"backbone/*": 0.1})
+    >>> layer_rates.declared(made)[0].rates
+    {'backbone/*': 0.1}
+    """
+    made = build(optimizer, total_steps=total_steps)
+    layer_rates.declare(
+        made,
+        layer_rates.Rates(
+            rates=dict(rates or {}), weight_decays=dict(weight_decays or {})
+        ),
+    )
+    return made
 
 
 @keras.saving.register_keras_serializable(package="tflearn")
@@ -237,6 +300,31 @@ def build(
     return optimizer
 
 
+def configure(
+    optimizer: keras.optimizers.Optimizer,
+    model: keras.Model,
+    *,
+    blocks: Sequence[str] = (),
+) -> tuple[str, ...]:
+    """Fits an optimizer to a model: what decays, and at which rate each layer learns.
+
+    Must run before the optimizer is built.
+
+    Args:
+        optimizer: An optimizer that is not built yet.
+        model: The model it will train, its trainable layers settled.
+        blocks: Patterns of the backbone's blocks in order, relative to it.
+
+    Returns:
+        Lines on rates and decays by layer; none where nothing was declared.
+
+    Raises:
+        ConfigError: A pattern matches nothing, or the backbone has no known blocks.
+    """
+    exclude_bias_and_norm(optimizer, model)
+    return layer_rates.configure(optimizer, model, blocks=blocks)
+
+
 def exclude_bias_and_norm(
     optimizer: keras.optimizers.Optimizer, model: keras.Model
 ) -> int:
@@ -251,9 +339,10 @@ def exclude_bias_and_norm(
     Returns:
         Number of variables left out; 0 without weight decay.
     """
-    if not optimizer.weight_decay:
+    own = any(rates.weight_decays for rates in layer_rates.declared(optimizer))
+    if not (optimizer.weight_decay or own):
         return 0
-    spared = [v for v in model.trainable_variables if v.name in _NO_DECAY]
+    spared = [v for v in model.trainable_variables if v.name in layer_rates.NO_DECAY]
     if spared:
         optimizer.exclude_from_weight_decay(var_list=spared)
     return len(spared)
