@@ -13,6 +13,7 @@ from tflearn.backbones.images import ImageEncoder, Scaling
 from tflearn.backbones.libraries import import_keras_hub
 from tflearn.backbones.text import Packing, TextEncoder
 from tflearn.backbones.vectors import VectorEncoder
+from tflearn.backbones.vocabularies import TrainedTokenizer, load_tokenizer
 from tflearn.support import files
 from tflearn.support.errors import BackboneError
 from tflearn.support.tensorflow import hidden_tensorflow
@@ -47,10 +48,8 @@ def save_encoder(encoder: Encoder, folder: str | os.PathLike[str]) -> None:
         assets = target / _TOKENIZER
         assets.mkdir(exist_ok=True)
         encoder.tokenizer.save_assets(str(assets))
-        with hidden_tensorflow():
-            layer = keras.saving.serialize_keras_object(encoder.tokenizer)
         settings |= {
-            "tokenizer": layer,
+            "tokenizer": _layer(encoder.tokenizer),
             "packing": dataclasses.asdict(encoder.packing),
             "max_length": encoder.max_length,
             "input_names": dict(encoder.input_names),
@@ -95,11 +94,26 @@ def load_encoder(folder: str | os.PathLike[str]) -> Encoder:
         ) from error
 
 
-def _load_text(settings: dict[str, Any], source: pathlib.Path) -> TextEncoder:
+def _layer(tokenizer: Any) -> Any:
+    """Describes a KerasHub tokenizer; one of ours is described by its assets."""
+    if isinstance(tokenizer, TrainedTokenizer):
+        return None
+    with hidden_tensorflow():
+        return keras.saving.serialize_keras_object(tokenizer)
+
+
+def _load_tokenizer(layer: Any, assets: pathlib.Path) -> Any:
+    if layer is None:
+        return load_tokenizer(assets)
     import_keras_hub()
     with hidden_tensorflow():
-        tokenizer = keras.saving.deserialize_keras_object(settings["tokenizer"])
-    tokenizer.load_assets(str(source / _TOKENIZER))
+        tokenizer = keras.saving.deserialize_keras_object(layer)
+    tokenizer.load_assets(str(assets))
+    return tokenizer
+
+
+def _load_text(settings: dict[str, Any], source: pathlib.Path) -> TextEncoder:
+    tokenizer = _load_tokenizer(settings["tokenizer"], source / _TOKENIZER)
     packing = {name: _tuples(value) for name, value in settings["packing"].items()}
     return TextEncoder(
         tokenizer=tokenizer,

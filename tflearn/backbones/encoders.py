@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -11,7 +12,7 @@ from tflearn.backbones import images, tokenizers
 from tflearn.backbones.encoder_files import Encoder
 from tflearn.backbones.images import ImageEncoder, Scaling
 from tflearn.backbones.vectors import VectorEncoder
-from tflearn.support.errors import BackboneError, nearest
+from tflearn.support.errors import BackboneError, TflearnError, nearest
 from tflearn.support.tensorflow import hidden_tensorflow
 
 
@@ -19,7 +20,7 @@ def encoder_for(
     model: keras.Model,
     *,
     kind: str | None = None,
-    tokenizer: Callable[[], Any] | None = None,
+    tokenizer: Any | None = None,
     max_length: int | None = None,
     image_size: tuple[int, int] | None = None,
     scaling: str | Callable[[], Scaling] = "unit",
@@ -29,7 +30,7 @@ def encoder_for(
     Args:
         model: A functional model.
         kind: `text`, `image` or `vector`; None tells it by the inputs.
-        tokenizer: Makes a KerasHub tokenizer, for text.
+        tokenizer: The tokenizer, for text.
         max_length: Most tokens of a text.
         image_size: Height and width, where the model leaves them open.
         scaling: Range of pixels, see `images.SCALINGS`.
@@ -46,11 +47,11 @@ def encoder_for(
             raise BackboneError(
                 "a text backbone needs a tokenizer",
                 received="tokenizer=None",
-                expected="a function that makes a KerasHub tokenizer",
-                fix="such as @keras_hub.models.BertTokenizer with its vocabulary bound",
+                expected="a function that makes a tokenizer",
+                fix="such as @keras_hub.models.BertTokenizer with its vocabulary "
+                "bound, or @vocabularies.bpe to train one",
             )
-        made = call(tokenizer)
-        return tokenizers.text_encoder(made, model, max_length=max_length)
+        return tokenizers.text_encoder(tokenizer, model, max_length=max_length)
     if kind == "image":
         return image_encoder(model, image_size, scaling=scaling)
     if kind == "vector":
@@ -125,16 +126,52 @@ def call(build: Callable[[], Any]) -> Any:
     Raises:
         BackboneError: It refuses its arguments.
     """
+    return call_sized(build, None)
+
+
+def call_sized(build: Callable[..., Any], tokenizer: Any | None) -> Any:
+    """Calls the factory of a text model; it need not know how large a vocabulary is.
+
+    Args:
+        build: A class or function. If its `vocabulary_size` has no value, it is given
+            the tokenizer's.
+        tokenizer: The tokenizer, for text.
+
+    Returns:
+        What it returns.
+
+    Raises:
+        BackboneError: It refuses its arguments.
+
+    Example:
+
+    >>> from tflearn.backbones import vocabularies
+    >>> call_sized(lambda vocabulary_size: vocabulary_size, vocabularies.utf8_bytes())
+    257
+    """
     try:
         with hidden_tensorflow():
             return build()
-    except BackboneError:
+    except TflearnError:
         raise
     except (TypeError, ValueError, IndexError) as error:
-        name = getattr(build, "__name__", repr(build))
-        raise BackboneError(
-            f"{name} cannot be built with these arguments", received=reason_of(error)
-        ) from error
+        if tokenizer is None or not _lacks_size(error):
+            name = getattr(build, "__name__", repr(build))
+            raise BackboneError(
+                f"{name} cannot be built with these arguments",
+                received=reason_of(error),
+            ) from error
+    size = tokenizer.vocabulary_size()
+    sized = functools.partial(build, vocabulary_size=size)
+    return call(functools.update_wrapper(sized, build, updated=()))
+
+
+def _lacks_size(error: Exception) -> bool:
+    # What is bound in gin cannot be seen from outside, but Python and gin name the
+    # parameters without a value before anything is built.
+    text = str(error)
+    missing = isinstance(error, TypeError) and "missing" in text
+    return missing and "'vocabulary_size'" in text
 
 
 def reason_of(error: Exception) -> str:

@@ -77,7 +77,7 @@ def preset(
 
 
 def hub(
-    architecture: Callable[[], keras.Model],
+    architecture: Callable[..., keras.Model],
     *,
     tokenizer: Callable[[], Any] | None = None,
     max_length: int | None = None,
@@ -89,7 +89,9 @@ def hub(
     Args:
         architecture: A class of `keras_hub.models` with its arguments bound; called
             without arguments.
-        tokenizer: Makes the tokenizer, for text.
+        tokenizer: Makes the tokenizer, for text: a class of `keras_hub.tokenizers` or
+            a function of `tflearn.backbones.vocabularies`. An architecture whose
+            `vocabulary_size` is left open is given the tokenizer's.
         max_length: Most tokens of a text; what the backbone takes by default.
         image_size: Height and width, where the architecture leaves them open.
         scaling: For images: `unit` ([0, 1]), `tf` ([-1, 1]), `torch`, `caffe`, `none`,
@@ -109,11 +111,12 @@ def hub(
     >>> hub(tiny).encoder.image_size
     (8, 8)
     """
-    model = functional(_without_decoder(encoders.call(architecture)))
+    made = None if tokenizer is None else encoders.call(tokenizer)
+    model = functional(_without_decoder(encoders.call_sized(architecture, made)))
     encoder = encoders.encoder_for(
         model,
         kind=None,
-        tokenizer=tokenizer,
+        tokenizer=made,
         max_length=max_length,
         image_size=image_size,
         scaling=scaling,
@@ -155,7 +158,7 @@ def cv(
 
 
 def function(
-    build: Callable[[], keras.Model],
+    build: Callable[..., keras.Model],
     *,
     kind: str | None = None,
     tokenizer: Callable[[], Any] | None = None,
@@ -169,7 +172,7 @@ def function(
         build: Returns a functional or sequential `keras.Model`.
         kind: `text`, `image` or `vector`; by default told by the inputs: whole numbers
             are text, rank 4 is images, rank 2 is vectors.
-        tokenizer: Makes a KerasHub tokenizer, for text.
+        tokenizer: Makes the tokenizer, for text; as in `hub`.
         max_length: Most tokens of a text.
         image_size: Height and width, where the model leaves them open.
         scaling: As in `hub`.
@@ -188,11 +191,12 @@ def function(
     >>> function(perceptron).kind
     'vector'
     """
-    model = functional(encoders.call(build))
+    made = None if tokenizer is None else encoders.call(tokenizer)
+    model = functional(encoders.call_sized(build, made))
     encoder = encoders.encoder_for(
         model,
         kind=kind,
-        tokenizer=tokenizer,
+        tokenizer=made,
         max_length=max_length,
         image_size=image_size,
         scaling=scaling,

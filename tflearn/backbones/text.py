@@ -131,7 +131,8 @@ class TextEncoder:
     """Turns texts into the arrays a backbone takes.
 
     Args:
-        tokenizer: A KerasHub tokenizer: a list of texts to lists of token ids.
+        tokenizer: A KerasHub tokenizer or a `TrainedTokenizer`: a list of texts to
+            lists of token ids.
         packing: Special tokens.
         max_length: Most tokens that the backbone takes, special ones included.
         input_names: The model's input for each of `token_ids`, `padding_mask` and
@@ -202,6 +203,34 @@ class TextEncoder:
             if rows:
                 arrays["segment_ids"][place] = np.concatenate([x for _, x in rows])
         return {name: arrays[role] for role, name in self.input_names.items()}
+
+    def decode(self, ids: Sequence[int] | np.ndarray) -> str:
+        """Makes a text of token ids.
+
+        Args:
+            ids: Token ids of one text; special tokens are left out.
+
+        Returns:
+            The text, as near to the original as the tokenizer can come.
+        """
+        special = set(getattr(self.tokenizer, "special_token_ids", ()))
+        special.discard(getattr(self.tokenizer, "unk_token_id", None))
+        text = self.tokenizer.detokenize([int(i) for i in ids if int(i) not in special])
+        return text.decode() if isinstance(text, bytes) else str(text)
+
+    def count_unknown(self, tokens: Tokens) -> int:
+        """Counts the tokens that stand for what the vocabulary lacks.
+
+        Args:
+            tokens: What `tokenize` returned.
+
+        Returns:
+            Their number; 0 for a vocabulary that knows every text.
+        """
+        unknown = getattr(self.tokenizer, "unk_token_id", None)
+        if unknown is None:
+            return 0
+        return sum(int((ids == unknown).sum()) for ids in tokens.ids)
 
     def _tokenize(self, texts: Sequence[Any]) -> Iterator[Sequence[int]]:
         for start in range(0, len(texts), _CHUNK):

@@ -9,6 +9,7 @@ import keras
 
 from tflearn.backbones.libraries import import_keras_hub
 from tflearn.backbones.text import Packing, TextEncoder
+from tflearn.backbones.vocabularies import TrainedTokenizer
 from tflearn.support.errors import BackboneError
 
 # What a text model may take. Encoder-decoders prefix the encoder's part.
@@ -27,7 +28,8 @@ def text_encoder(
     """Makes the encoder that feeds a text model as its KerasHub preprocessor would.
 
     Args:
-        tokenizer: A KerasHub tokenizer.
+        tokenizer: A KerasHub tokenizer, or one of `tflearn.backbones.vocabularies`;
+            of the latter its declared special tokens say what is put around a text.
         model: A functional model of token ids.
         max_length: Most tokens of a text; what the model takes by default.
 
@@ -38,12 +40,21 @@ def text_encoder(
         BackboneError: The tokenizer does not fit the model, or the model needs inputs
             that cannot be made from a text.
     """
+    if isinstance(tokenizer, TrainedTokenizer):
+        _check_vocabulary(tokenizer, model)
+        return TextEncoder(
+            tokenizer=tokenizer,
+            packing=_declared_packing(tokenizer),
+            max_length=_max_length(model, None, max_length),
+            input_names=input_names(model),
+        )
     hub = import_keras_hub()
     if not isinstance(tokenizer, hub.tokenizers.Tokenizer):
         raise BackboneError(
             "this is not a KerasHub tokenizer",
             received=type(tokenizer).__name__,
-            expected="an instance of a class of keras_hub.tokenizers",
+            expected="an instance of a class of keras_hub.tokenizers, or what a "
+            "function of tflearn.backbones.vocabularies returns",
         )
     _check_vocabulary(tokenizer, model)
     preprocessor = _preprocessor(hub, tokenizer, model)
@@ -103,7 +114,22 @@ def _check_vocabulary(tokenizer: Any, model: keras.Model) -> None:
             "the tokenizer has more tokens than the backbone",
             received=tokenizer.vocabulary_size(),
             expected=f"at most vocabulary_size={size}",
+            fix="leave the architecture's vocabulary_size unbound: it is then given "
+            "the tokenizer's",
         )
+
+
+def _declared_packing(tokenizer: TrainedTokenizer) -> Packing:
+    """Puts around a text what was declared, and nothing else."""
+    # The mask of a pair is made by value, which a token that pads only must have.
+    pairs = None not in (tokenizer.pad_token_id, tokenizer.sep_token_id)
+    return Packing(
+        start=_ids(tokenizer.start_token_id),
+        separator=_ids(tokenizer.sep_token_id) if pairs else (),
+        end=_ids(tokenizer.end_token_id),
+        pad=tokenizer.pad_token_id or 0,
+        pairs=pairs,
+    )
 
 
 def _preprocessor(hub: Any, tokenizer: Any, model: keras.Model) -> Any | None:

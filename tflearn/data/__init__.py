@@ -18,6 +18,7 @@ from tflearn.data.dataset import Dataset, Split
 from tflearn.data.images import Image, open_image
 from tflearn.data.spec import Spec, TensorSpec
 from tflearn.data.table import BadRow, Table
+from tflearn.data.texts import training_texts
 
 __all__ = [
     "BadRow",
@@ -30,4 +31,5 @@ __all__ = [
     "TensorSpec",
     "open_image",
     "sources",
+    "training_texts",
 ]

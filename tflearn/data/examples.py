@@ -82,7 +82,10 @@ class TextExamples(Examples):
         self._tokens = encoder.tokenize(list(split.inputs))
         limit = _limit(encoder, max_length)
         lengths = np.fromiter(map(len, self._tokens.ids), np.int64, len(split))
-        self.notes = _check_lengths(split, lengths, limit, truncate=truncate)
+        self.notes = (
+            *_check_lengths(split, lengths, limit, truncate=truncate),
+            *_note_unknown(split, encoder, self._tokens, int(lengths.sum())),
+        )
         self.lengths = np.minimum(lengths, limit)
         self.padded_lengths = _padded_lengths(self.lengths, limit)
         one = self.batch(np.zeros(1, dtype=np.int64))
@@ -252,6 +255,20 @@ def _check_lengths(
             "data.Data.max_length if the backbone takes more",
         )
     return (f"{line}{limit} tokens and are cut: {places}",)
+
+
+def _note_unknown(
+    split: Split, encoder: TextEncoder, tokens: Any, total: int
+) -> tuple[str, ...]:
+    # Not every encoder has a vocabulary that could lack something.
+    count = getattr(encoder, "count_unknown", None)
+    unknown = count(tokens) if count else 0
+    if not unknown:
+        return ()
+    return (
+        f"{unknown:,} of {total:,} tokens of '{split.name}' are unknown to the "
+        "vocabulary",
+    )
 
 
 def _padded_lengths(lengths: np.ndarray, limit: int) -> tuple[int, ...]:
