@@ -7,6 +7,8 @@ Example:
 'class'
 """
 
+from tflearn.objectives import teachers
+from tflearn.objectives.distillation import distillation
 from tflearn.objectives.objective import Network, Objective
 from tflearn.objectives.pretext import Pretext, SelfSupervised
 from tflearn.objectives.supervised import classification, multi_label, regression
@@ -17,6 +19,8 @@ __all__ = [
     "Pretext",
     "SelfSupervised",
     "classification",
+    "distillation",
     "multi_label",
     "regression",
+    "teachers",
 ]

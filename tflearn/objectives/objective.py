@@ -7,9 +7,11 @@ from collections.abc import Callable
 from typing import Any
 
 import keras
+import numpy as np
 
 from tflearn import heads
 from tflearn.backbones import Backbone, graph
+from tflearn.data import Dataset
 from tflearn.support.errors import ConfigError, nearest
 
 # Which features a head prefers, by what a backbone may offer.
@@ -37,6 +39,9 @@ class Objective:
         metrics: Makes the metrics shown during training; called in the same way.
         one_hot: Whether the loss needs one-hot targets.
         calibrate: Whether to fit a temperature on the validation split.
+        teach: Called with the data; returns the targets that training takes instead
+            of the labels: float32 `(n, 2 num_outputs + hints)`. The network then has
+            `hints` more outputs while it trains. See `tflearn.objectives.distillation`.
     """
 
     name: str
@@ -48,6 +53,7 @@ class Objective:
     metrics: Callable[[bool], list[keras.metrics.Metric]]
     one_hot: bool = False
     calibrate: bool = False
+    teach: Callable[[Dataset], np.ndarray] | None = None
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -55,28 +61,34 @@ class Network:
     """A backbone with a head.
 
     Args:
-        model: The whole, a functional model with a layer `backbone`.
+        model: The whole that trains, a functional model with a layer `backbone`.
+        deployed: What of it is measured and exported: all but the hints.
         backbone: The backbone in it.
         unused: Paths of the backbone's layers that feed no output.
-        num_outputs: Size of the last dimension of the output.
+        num_outputs: Size of the last dimension of the deployed model's output.
     """
 
     model: keras.Model
+    deployed: keras.Model
     backbone: Backbone
     unused: frozenset[str]
     num_outputs: int
 
 
-def attach(objective: Objective, backbone: Backbone, *, num_outputs: int) -> Network:
+def attach(
+    objective: Objective, backbone: Backbone, *, num_outputs: int, hints: int = 0
+) -> Network:
     """Puts an objective's head on a backbone.
 
     Args:
         objective: Names the features, the pooling and the head.
         backbone: Its layers become part of the network; nothing is copied.
         num_outputs: Number of classes, labels or values.
+        hints: Outputs that only training has: a linear map, the layer `hint`, of the
+            features that the head gets.
 
     Returns:
-        The network; its output is `(batch, num_outputs)`.
+        The network; the output of its deployed model is `(batch, num_outputs)`.
 
     Raises:
         ConfigError: The backbone does not give the features that are asked for.
@@ -92,12 +104,24 @@ def attach(objective: Objective, backbone: Backbone, *, num_outputs: int) -> Net
             expected=(None, num_outputs),
             fix="pool the features first, or let the head take num_outputs",
         )
+    deployed = keras.Model(inputs, outputs, name=objective.name)
     return Network(
-        model=keras.Model(inputs, outputs, name=objective.name),
+        model=_with_hints(deployed, features, hints) if hints else deployed,
+        deployed=deployed,
         backbone=backbone,
         unused=unused_layers(backbone, name),
         num_outputs=num_outputs,
     )
+
+
+def _with_hints(
+    deployed: keras.Model, features: keras.KerasTensor, hints: int
+) -> keras.Model:
+    # In float32, as the outputs of heads are.
+    hint = keras.layers.Dense(hints, name="hint", dtype="float32")(features)
+    both = keras.layers.Concatenate(name="output_and_hint", dtype="float32")
+    outputs = both([deployed.output, hint])
+    return keras.Model(deployed.input, outputs, name=deployed.name)
 
 
 def choose_features(backbone: Backbone, features: str) -> str:

@@ -34,7 +34,7 @@ def measure(prepared: Prepared, split: str) -> Measured:
     if prepared.pretext is None or prepared.scorer is None:
         batches = pipeline.ordered_batches(examples, batch_size=size)
         return inference.predict_outputs(
-            prepared.network.model, batches, num_examples=len(examples)
+            prepared.network.deployed, batches, num_examples=len(examples)
         )
     make_batch, seed = prepared.pretext.make_batch, seeds.derive(0, "evaluate", split)
     order = list(pipeline.ordered_indices(examples, batch_size=size))

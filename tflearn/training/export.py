@@ -55,7 +55,7 @@ def write_model(
     folder.mkdir(parents=True, exist_ok=True)
     # Keras does not write atomically: a reader must never find half a model.
     temporary = folder / f"unfinished.{MODEL_FILE}"
-    prepared.network.model.save(temporary, include_optimizer=False)
+    prepared.network.deployed.save(temporary, include_optimizer=False)
     temporary.replace(folder / MODEL_FILE)
     prepared.network.backbone.save_encoder(folder / "encoder")
     files.write_json(
@@ -74,5 +74,5 @@ def write_model(
 
 
 def _head_layers(prepared: Prepared) -> list[keras.Layer]:
-    model = prepared.network.model
+    model = prepared.network.deployed
     return [layer for layer in model.layers if layer.name != "backbone"]

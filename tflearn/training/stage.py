@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import keras
+import numpy as np
 
 from tflearn import evaluation, objectives, regimes
 from tflearn.backbones import Backbone
@@ -157,13 +158,17 @@ def prepare(stage: Stage, backbone: Backbone, *, seed: int) -> Prepared:
         name: pipeline.encode(split, backbone.encoder, data=data)
         for name, split in dataset.splits.items()
     }
+    targets = dataset.splits["train"].targets
+    if isinstance(objective, objectives.Objective) and objective.teach is not None:
+        targets = objective.teach(dataset)
     # The head's initial values depend on the stage alone, not on what ran before.
     keras.utils.set_random_seed(seeds.derive(seed, "head", stage.name))
     seed = seeds.derive(seed, "batches", stage.name)
     if isinstance(objective, objectives.SelfSupervised):
         examples, made = _pretext(stage, objective, backbone, dataset, examples, seed)
     else:
-        made = _supervised(stage, objective, backbone, data, dataset, examples, seed)
+        rows = (examples["train"], targets)
+        made = _supervised(stage, objective, backbone, dataset, rows, seed)
     total_steps, interval = _steps(stage, len(examples["train"]))
     return Prepared(
         stage=stage,
@@ -182,22 +187,25 @@ def _supervised(
     stage: Stage,
     objective: objectives.Objective,
     backbone: Backbone,
-    data: Data,
     dataset: pipeline.Dataset,
-    examples: Mapping[str, pipeline.Examples],
+    rows: tuple[pipeline.Examples, np.ndarray | None],
     seed: int,
 ) -> dict[str, Any]:
     """Puts the head on the backbone and pairs the examples with their targets."""
-    num_outputs = pipeline.describe(dataset, examples).num_outputs
-    one_hot = objective.one_hot or data.mixes_labels
+    examples, targets = rows
+    num_outputs = pipeline.describe(dataset, {"train": examples}).num_outputs
+    one_hot = objective.one_hot or dataset.data.mixes_labels
+    hints = 0
+    if objective.teach is not None and targets is not None:
+        hints = targets.shape[1] - 2 * num_outputs
     return {
-        "network": attach(objective, backbone, num_outputs=num_outputs),
+        "network": attach(objective, backbone, num_outputs=num_outputs, hints=hints),
         "batches": pipeline.train_batches(
-            examples["train"],
-            dataset.splits["train"].targets,
+            examples,
+            targets,
             batch_size=stage.batch_size,
             seed=seed,
-            data=data,
+            data=dataset.data,
             num_outputs=num_outputs,
             one_hot=one_hot,
         ),
@@ -231,6 +239,7 @@ def _pretext(
     return arranged, {
         "network": objectives.Network(
             model=pretext.model,
+            deployed=pretext.model,
             backbone=backbone,
             unused=unused or frozenset(),
             num_outputs=0,

@@ -1,0 +1,160 @@
+"""Who teaches: a finished run, or a backbone for its features alone."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import pathlib
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import keras
+import numpy as np
+
+from tflearn import backbones
+from tflearn.backbones import Backbone
+from tflearn.data import Dataset, pipeline
+from tflearn.objectives.objective import choose_features, pooled
+from tflearn.support import files
+from tflearn.support.errors import ConfigError, RunError
+
+_LABELS = pathlib.Path("model", "labels.json")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Teacher:
+    """A model that is asked and never trained.
+
+    Args:
+        origin: Where it came from, in one line.
+        encoder: Turns texts, images or numbers into what it takes.
+        inputs: Its symbolic inputs.
+        tensors: Its symbolic `outputs` `(batch, outputs)` and `features` `(batch,
+            dim)`, those that it has.
+        task: What its outputs are: `class`, `multi_label`, `number`; else "".
+        classes: Names of its classes in the order of its outputs.
+        limits: How texts are cut for it, as fields of `data.Data`.
+    """
+
+    origin: str
+    encoder: Any
+    inputs: Any
+    tensors: dict[str, keras.KerasTensor]
+    task: str = ""
+    classes: tuple[str, ...] = ()
+    limits: dict[str, Any] = dataclasses.field(default_factory=dict)
+
+    def answers(
+        self, dataset: Dataset, wanted: Sequence[str], *, batch_size: int = 128
+    ) -> dict[str, np.ndarray]:
+        """Asks about every training example, in inference mode.
+
+        Args:
+            dataset: The data; the raw inputs are encoded with the teacher's encoder.
+            wanted: Some of `outputs`, `features`.
+            batch_size: Examples a step.
+
+        Returns:
+            float32 `(n, outputs)` and `(n, dim)` by name, in the order of the rows.
+
+        Raises:
+            ConfigError: The teacher does not have what is wanted.
+            DataError: It cannot take the inputs.
+        """
+        missing = [name for name in wanted if name not in self.tensors]
+        if missing:
+            raise ConfigError(
+                f"the teacher has no {missing[0]}",
+                received=self.origin,
+                expected=f"a teacher with {' and '.join(wanted)}",
+                fix="of a backbone only the features can be learned: alpha = 0"
+                if missing == ["outputs"]
+                else "take a run with a head, or teachers.backbone",
+            )
+        data = dataclasses.replace(dataset.data, **self.limits)
+        examples = pipeline.encode(dataset.splits["train"], self.encoder, data=data)
+        model = keras.Model(self.inputs, {name: self.tensors[name] for name in wanted})
+        found = {
+            name: np.empty((len(examples), self.tensors[name].shape[-1]), "float32")
+            for name in wanted
+        }
+        for inputs, rows in pipeline.ordered_batches(examples, batch_size=batch_size):
+            answer: Any = model.predict_on_batch(inputs)
+            for name in wanted:
+                values = np.asarray(answer[name])[: len(rows)]
+                found[name][rows] = values.reshape(len(rows), -1)
+        return found
+
+
+def run(folder: str | os.PathLike[str]) -> Teacher:
+    """A finished run: the outputs of its head, and the features that the head gets.
+
+    Args:
+        folder: The run directory.
+
+    Returns:
+        The teacher.
+
+    Raises:
+        RunError: The directory holds no finished run.
+    """
+    path = pathlib.Path(folder)
+    if not (path / _LABELS).is_file():
+        raise RunError(
+            "the teacher is no finished run",
+            received=str(folder),
+            expected=f"a directory with {_LABELS}",
+            fix="run the teacher's experiment to its end first",
+        )
+    labels = files.read_json(path / _LABELS)
+    model = backbones.load_model(path / "model" / "model.keras")
+    tensors = {"outputs": model.output}
+    heads = [layer for layer in model.layers if layer.name == "head"]
+    if heads and isinstance(heads[0].input, keras.KerasTensor):
+        tensors["features"] = heads[0].input
+    return Teacher(
+        origin=f"run {folder}",
+        encoder=backbones.load_encoder(path / "model" / "encoder"),
+        inputs=model.input,
+        tensors=tensors,
+        task=labels["task"],
+        classes=tuple(labels["classes"]),
+        limits={name: labels[name] for name in ("max_length", "truncate")},
+    )
+
+
+def backbone(
+    source: Callable[[], Backbone],
+    *,
+    features: str = "auto",
+    pooling: Callable[..., keras.Layer] | None = None,
+) -> Teacher:
+    """A backbone without a head: its pooled features alone.
+
+    Args:
+        source: Makes the backbone: a function of `tflearn.backbones`.
+        features: Which of its features, or `auto`.
+        pooling: Pooling layer class or factory; None chooses by the features.
+
+    Returns:
+        The teacher.
+    """
+    made = source()
+    inputs = made.new_inputs()
+    name = choose_features(made, features)
+    vectors = pooled(made, inputs, features=name, pooling=pooling)
+    if len(vectors.shape) != 2:
+        raise ConfigError(
+            "a teacher's features are one vector an example",
+            received=tuple(vectors.shape),
+            expected="(batch, dim)",
+            fix="name a pooling in teachers.backbone.pooling",
+        )
+    return Teacher(
+        origin=made.origin,
+        encoder=made.encoder,
+        inputs=inputs,
+        tensors={"features": vectors},
+        # Longer texts than a model without a task can take are cut.
+        limits={"max_length": None, "truncate": True},
+    )
