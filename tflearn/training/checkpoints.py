@@ -24,6 +24,7 @@ class Checkpoints:
 
     Args:
         folder: Where they lie; made when the first one is saved.
+        keep: How many of the newest are kept; None: all that are not deleted.
 
     Example:
 
@@ -36,7 +37,7 @@ class Checkpoints:
     {'best': 0.5, 'step': 7}
     """
 
-    def __init__(self, folder: str | pathlib.Path) -> None:
+    def __init__(self, folder: str | pathlib.Path, *, keep: int | None = 2) -> None:
         """Opens the folder."""
         # Orbax imports JAX: only a run that trains pays for it.
         import orbax.checkpoint as ocp
@@ -46,7 +47,7 @@ class Checkpoints:
         self._manager = ocp.CheckpointManager(
             pathlib.Path(folder).absolute(),
             options=ocp.CheckpointManagerOptions(
-                max_to_keep=2, enable_async_checkpointing=False
+                max_to_keep=keep, enable_async_checkpointing=False
             ),
         )
 
@@ -54,6 +55,23 @@ class Checkpoints:
     def latest(self) -> int | None:
         """Step of the newest complete checkpoint, or None."""
         return self._manager.latest_step()
+
+    @property
+    def steps(self) -> tuple[int, ...]:
+        """Steps of all complete checkpoints, the oldest first."""
+        return tuple(sorted(self._manager.all_steps()))
+
+    def delete(self, step: int) -> None:
+        """Deletes a checkpoint."""
+        self._manager.delete(step)
+
+    def read(self, step: int) -> dict[str, np.ndarray]:
+        """Reads the variables of a checkpoint by path, without a model."""
+        arguments = self._ocp.args
+        saved = self._manager.restore(
+            step, args=arguments.Composite(state=arguments.StandardRestore())
+        )
+        return dict(saved["state"])
 
     def save(
         self,
