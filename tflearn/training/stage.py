@@ -17,7 +17,7 @@ from tflearn.evaluation import Scorer
 from tflearn.objectives.objective import attach, unused_layers
 from tflearn.support import seeds
 from tflearn.support.errors import ConfigError
-from tflearn.training import budgets, optimizers
+from tflearn.training import anchors, averaging, budgets, optimizers, phases
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -28,7 +28,8 @@ class Stage:
         name: Name of the stage and of its folder.
         data: Makes the data.
         objective: Makes the objective.
-        regime: Ordered rules over layers; see `tflearn.regimes`.
+        regime: Ordered rules over layers; see `tflearn.regimes`. With phases, what
+            holds behind the last of them.
         optimizer: Makes the optimizer; called with `total_steps` if it takes it.
         budget: How long, such as `"3 epochs"`; see `tflearn.training.budgets`.
         batch_size: Examples a step, over all devices.
@@ -38,6 +39,12 @@ class Stage:
         eval_batch_size: Examples a step when nothing is trained.
         bootstrap: Resamples for the confidence intervals of the test metrics.
         jit_compile: As in `keras.Model.compile`.
+        phases: Parts of the stage with regimes of their own, before `regime` holds;
+            see `tflearn.training.phases`.
+        anchor: Makes a pull back to the weights of the stage's start; see
+            `tflearn.training.anchors`.
+        average: Makes what is done with the weights after training; see
+            `tflearn.training.averaging`.
     """
 
     name: str
@@ -53,6 +60,9 @@ class Stage:
     eval_batch_size: int = 128
     bootstrap: int = 1000
     jit_compile: bool | str = "auto"
+    phases: Sequence[phases.Phase] = ()
+    anchor: Callable[[], anchors.Anchor] | None = None
+    average: Callable[[], averaging.Average] | None = None
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -131,9 +141,11 @@ class Prepared:
         )
 
     def make_optimizer(self, total_steps: int) -> keras.optimizers.Optimizer:
-        """Makes a new optimizer; biases and norms are left out of weight decay."""
+        """Makes a new optimizer and fits it to the network as it trains now."""
         optimizer = optimizers.build(self.stage.optimizer, total_steps=total_steps)
-        optimizers.exclude_bias_and_norm(optimizer, self.network.model)
+        optimizers.configure(
+            optimizer, self.network.model, blocks=self.network.backbone.blocks
+        )
         return optimizer
 
 
