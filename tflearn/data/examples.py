@@ -5,7 +5,7 @@ from __future__ import annotations
 import abc
 import dataclasses
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from concurrent import futures
 from typing import Any
 
@@ -63,6 +63,12 @@ class TextExamples(Examples):
         encoder: Tokenizes and pads.
         max_length: Longest text in tokens; None: what the encoder takes.
         truncate: Whether longer texts are cut.
+        any_length: Whether texts of any length are taken as they are, because
+            whoever uses `ids` divides them; `batch` still cuts.
+
+    Attributes:
+        split_name: Name of the split.
+        ids: int32 token ids of each text, special tokens included, not cut.
 
     Raises:
         DataError: Texts are too long and not to be cut.
@@ -77,13 +83,17 @@ class TextExamples(Examples):
         *,
         max_length: int | None,
         truncate: bool,
+        any_length: bool = False,
     ) -> None:
         self._encoder = encoder
         self._tokens = encoder.tokenize(list(split.inputs))
+        self.split_name = split.name
         limit = _limit(encoder, max_length)
         lengths = np.fromiter(map(len, self._tokens.ids), np.int64, len(split))
+        if not any_length:
+            self.notes = _check_lengths(split, lengths, limit, truncate=truncate)
         self.notes = (
-            *_check_lengths(split, lengths, limit, truncate=truncate),
+            *self.notes,
             *_note_unknown(split, encoder, self._tokens, int(lengths.sum())),
         )
         self.lengths = np.minimum(lengths, limit)
@@ -96,6 +106,11 @@ class TextExamples(Examples):
 
     def __len__(self) -> int:
         return len(self._tokens.ids)
+
+    @property
+    def ids(self) -> Sequence[np.ndarray]:
+        """int32 token ids of each text, special tokens included, not cut."""
+        return self._tokens.ids
 
     def batch(self, indices: np.ndarray, *, length: int | None = None) -> Batch:
         """Returns padded tokens.

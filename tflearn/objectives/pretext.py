@@ -35,6 +35,7 @@ class Pretext:
         arrange: Called with the examples of a split and their targets (None without
             labels); returns the examples that are used, such as rows of packed
             documents, or examples that hold their targets too.
+        deployed: What is exported; None for `model` itself.
     """
 
     model: keras.Model
@@ -47,6 +48,7 @@ class Pretext:
     arrange: Callable[[Any, np.ndarray | None], Any] = lambda examples, targets: (
         examples
     )
+    deployed: keras.Model | None = None
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -61,6 +63,7 @@ class SelfSupervised:
             checkpoint and comparisons go by.
         lower_is_better: Whether a lower headline is better.
         target_kind: What `arrange` gets as targets; `none` for nothing.
+        any_length: Whether `arrange` takes texts of any length and divides them.
     """
 
     name: str
@@ -69,3 +72,4 @@ class SelfSupervised:
     headline: str
     lower_is_better: bool = True
     target_kind: str = "none"
+    any_length: bool = False
