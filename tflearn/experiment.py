@@ -6,8 +6,8 @@ import dataclasses
 import pathlib
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
-from typing import Protocol
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol
 
 import keras
 
@@ -22,6 +22,7 @@ from tflearn.support.console import say
 from tflearn.support.errors import ConfigError
 from tflearn.support.tensorflow import hidden_tensorflow
 from tflearn.training import export, run_directory
+from tflearn.training.forgetting import Source, Watched, point, start_from, watch
 from tflearn.training.stage import Prepared, Stage, prepare
 
 __all__ = ["Experiment", "Stage", "build", "run"]
@@ -54,6 +55,10 @@ class Experiment:
         seed: Seed of everything random.
         distribution: How the run lies on devices.
         precision: `auto`, `float32`, `mixed_bfloat16` or `mixed_float16`.
+        start_from: A finished run whose weights the first stage starts from; its
+            head too where task and classes are the same.
+        sources: Tasks or corpora that must not be forgotten: measured before and
+            after each stage; see `tflearn.training.forgetting`.
         declaration: Where it was written down, if it was.
     """
 
@@ -63,6 +68,8 @@ class Experiment:
     seed: int = 0
     distribution: Distribution = Distribution()
     precision: str = "auto"
+    start_from: str | None = None
+    sources: Sequence[Source] = ()
     declaration: Declaration | None = None
 
 
@@ -75,6 +82,7 @@ class Built:
     precision: str
     backbone: Backbone
     stages: tuple[Prepared, ...]
+    watched: tuple[Watched, ...]
     seconds: dict[str, float]
 
 
@@ -109,6 +117,9 @@ def build(experiment: Experiment) -> Built:
         # would reach show up now, not when the stage's turn comes.
         prepared.apply_regime()
         prepared.make_optimizer(prepared.total_steps or 1)
+    if experiment.start_from is not None:
+        start_from(experiment.start_from, stages[0])
+    watched = watch(experiment.sources, stages, backbone)
     if experiment.declaration is not None:
         experiment.declaration.check_all_used()
     return Built(
@@ -117,6 +128,7 @@ def build(experiment: Experiment) -> Built:
         precision=precision,
         backbone=backbone,
         stages=stages,
+        watched=watched,
         seconds={
             "backbone": loaded - started,
             "data": time.perf_counter() - loaded,
@@ -155,30 +167,40 @@ def run(experiment: Experiment, *, output_dir: str) -> Report:
     say(built.devices.note + f", precision {built.precision}")
     with run_directory.locked(folder):
         run_directory.write_start(folder, experiment.declaration)
-        reports = list(_train_stages(built, folder))
+        reports, sources = _train_stages(built, folder)
         started = time.perf_counter()
         export.write_model(
             built.stages[-1], folder / "model", temperature=reports[-1].temperature
         )
         run_directory.write_operative(folder, experiment.declaration)
         seconds = built.seconds | {"export": time.perf_counter() - started}
-        report = _report(built, reports, seconds)
+        report = _report(built, reports, sources, seconds)
         write_report(report, folder)
     return report
 
 
-def _train_stages(built: Built, folder: pathlib.Path) -> Iterator[StageReport]:
+def _train_stages(
+    built: Built, folder: pathlib.Path
+) -> tuple[list[StageReport], list[dict[str, Any]]]:
     """Trains the stages in order, each from where the one before ended."""
     previous: Prepared | None = None
+    reports = []
+    sources = point(built.watched, None, folder / "sources.json")
     for prepared in built.stages:
         if previous is not None:
             export.carry_head(previous, prepared)
-        yield run_stage(prepared, folder / "stages" / prepared.stage.name)
+        own = folder / "stages" / prepared.stage.name
+        reports.append(run_stage(prepared, own))
+        sources += point(built.watched, prepared, own / "sources.json")
         previous = prepared
+    return reports, sources
 
 
 def _report(
-    built: Built, stages: Sequence[StageReport], seconds: dict[str, float]
+    built: Built,
+    stages: Sequence[StageReport],
+    sources: Sequence[dict[str, Any]],
+    seconds: dict[str, float],
 ) -> Report:
     model = built.stages[-1].network.model
     return Report(
@@ -188,6 +210,7 @@ def _report(
         hardware=environment.hardware() | {"devices": built.devices.note},
         command=" ".join(sys.argv),
         stages=list(stages),
+        sources=list(sources),
         seconds=seconds,
         peak_memory_bytes=environment.peak_memory_bytes(),
         model={

@@ -49,7 +49,7 @@ _ALWAYS = ("--mode", "--backend", "--debug")
 _DECLARED = ("--gin_bindings", "--gin_search_path")
 MODES: Mapping[str, Mode] = MappingProxyType(
     {
-        "train": Mode(("--gin_file",), (*_DECLARED, "--output_dir")),
+        "train": Mode((), ("--gin_file", "--run_dir", *_DECLARED, "--output_dir")),
         "check": Mode(("--gin_file",), _DECLARED),
         "compare": Mode(("--gin_file",), (*_DECLARED, "--output_dir")),
         "evaluate": Mode(("--run_dir",), ("--split", "--input", "--output")),
@@ -148,7 +148,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--gin_bindings", action="append", help='such as "SEED = 1"; may be repeated')
     add("--gin_search_path", action="append", help="a folder of gin files of your own")
     add("--output_dir", help="the run directory (default: runs/<experiment>)")
-    add("--run_dir", help="a finished run, for evaluate and predict")
+    add("--run_dir", help="a finished run to evaluate, to predict with or to update")
     add("--split", help="the split to evaluate (default: test, else validation)")
     add("--input", help="a file of rows or a folder; - for standard input")
     add("--output", help="the file to write (default: standard output)")
@@ -177,6 +177,11 @@ def _check_flags(given: argparse.Namespace) -> None:
                 f"{flag} means nothing to --mode={given.mode}",
                 expected=", ".join(mode.flags),
             )
+    if given.mode == "train" and not (given.gin_file or given.run_dir):
+        raise ConfigError(
+            "--mode=train needs --gin_file, or --run_dir for a run to update",
+            fix=f"--gin_file={_EXAMPLES['--gin_file']}",
+        )
     for flag in mode.required:
         if flag not in present:
             raise ConfigError(

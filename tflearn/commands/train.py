@@ -1,28 +1,80 @@
-"""`--mode=train`: train, evaluate, report."""
+"""`--mode=train`: train, evaluate, report; or update a finished run with new data."""
 
 from __future__ import annotations
 
+import dataclasses
+import functools
+import pathlib
+from typing import Any
+
 from tflearn import config, experiment
 from tflearn.commands.arguments import Arguments
-from tflearn.reports.tables import metrics_table
+from tflearn.data import Data
+from tflearn.reports.tables import metrics_table, sources_table
 from tflearn.support.console import console, say
+from tflearn.support.errors import ConfigError, RunError
+from tflearn.training import run_directory
+from tflearn.training.forgetting import Source
+
+_START = "experiment.Experiment.start_from = {!r}"
 
 
 def main(arguments: Arguments) -> int:
     """Runs the declared experiment.
 
     Args:
-        arguments: The flags.
+        arguments: The flags. With `run_dir`, the declaration of that finished run is
+            taken, changed by the files and bindings given, and training starts from
+            its weights; the metric on its data is reported before and after.
 
     Returns:
         The exit code.
     """
-    declared = config.load_arguments(arguments).experiment()
+    if arguments.run_dir:
+        declared = _update(arguments, arguments.run_dir)
+    else:
+        declared = config.load_arguments(arguments).experiment()
     folder = arguments.output_dir or f"runs/{declared.name}"
     report = experiment.run(declared, output_dir=folder)
     for stage in report.stages:
         if stage.evaluations:
             console.print(f"[bold]{stage.name}[/bold]")
             console.print(metrics_table(stage.evaluations))
+    if report.sources:
+        console.print(sources_table(report.sources))
     say(f"report: {folder}/report.html")
     return 0
+
+
+def _update(arguments: Arguments, run_dir: str) -> experiment.Experiment:
+    """Declares the update of a run; its old data are watched under the run's name."""
+    written = pathlib.Path(run_dir, run_directory.CONFIG)
+    if not written.is_file():
+        raise RunError(
+            "the directory holds no run", received=run_dir, expected=str(written)
+        )
+    if not arguments.output_dir:
+        raise ConfigError(
+            "an update needs a run directory of its own",
+            fix="--output_dir=runs/NAME; the finished run is left as it is",
+        )
+    # Before the new declaration is loaded: gin knows one at a time.
+    old = _with_rows(config.load([str(written)]).experiment().stages[-1].data())
+    declared = config.load(
+        [str(written), *arguments.gin_files],
+        [*arguments.gin_bindings, _START.format(run_dir)],
+        search_paths=arguments.gin_search_paths,
+    ).experiment()
+    before = Source(name=f"data of {run_dir}", data=lambda: old)
+    return dataclasses.replace(declared, sources=(*declared.sources, before))
+
+
+def _with_rows(data: Data) -> Data:
+    """Returns data whose rows have been read."""
+    return dataclasses.replace(
+        data, source=functools.partial(_given, data.source()), augment=()
+    )
+
+
+def _given(rows: Any) -> Any:
+    return rows

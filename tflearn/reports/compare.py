@@ -130,7 +130,9 @@ def verdict(arms: Sequence[ArmResult]) -> str:
     close = [arm.name for arm in others if arm.name not in apart]
     parts = []
     if apart:
-        parts.append(f"its interval lies {'above' if sign > 0 else 'below'} {_of(apart)}")
+        parts.append(
+            f"its interval lies {'above' if sign > 0 else 'below'} {_of(apart)}"
+        )
     if close:
         parts.append(f"its interval overlaps {_of(close)}: too close to call")
     return f"{lead}; {'; '.join(parts)}."

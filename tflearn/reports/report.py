@@ -92,6 +92,9 @@ class Report:
         hardware: Processor, cores, memory, devices.
         command: The command line that repeats the run.
         stages: The stages in order.
+        sources: What must not be forgotten, measured at points of the run: rows
+            `source`, `after` (`start` or a stage), `metric`, `lower_is_better`,
+            `split`, `value`, `low`, `high`, `count`.
         seconds: Wall-clock seconds of the phases around the stages.
         peak_memory_bytes: The most host memory the process held.
         model: Facts about the model, such as `parameters` and `origin`.
@@ -103,6 +106,7 @@ class Report:
     hardware: dict[str, Any] = dataclasses.field(default_factory=dict)
     command: str = ""
     stages: list[StageReport] = dataclasses.field(default_factory=list)
+    sources: list[dict[str, Any]] = dataclasses.field(default_factory=list)
     seconds: dict[str, float] = dataclasses.field(default_factory=dict)
     peak_memory_bytes: int | None = None
     model: dict[str, Any] = dataclasses.field(default_factory=dict)

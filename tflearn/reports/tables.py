@@ -175,6 +175,32 @@ def metrics_table(evaluations: Mapping[str, Mapping[str, Any]]) -> rich.table.Ta
     return table
 
 
+def sources_table(rows: Sequence[Mapping[str, Any]]) -> rich.table.Table:
+    """Shows what must not be forgotten, at every point of a run.
+
+    Args:
+        rows: The `sources` of a report.
+
+    Returns:
+        The table: a line a source, a column a point.
+    """
+    points = list(dict.fromkeys(row["after"] for row in rows))
+    table = _table("sources: before and after")
+    table.add_column("source", overflow="fold")
+    table.add_column("metric", no_wrap=True)
+    for name in points:
+        shown = name if name == "start" else f"after {name}"
+        table.add_column(shown, justify="right", no_wrap=True)
+    for source, metric in dict.fromkeys((r["source"], r["metric"]) for r in rows):
+        found = {r["after"]: r for r in rows if r["source"] == source}
+        cells = [
+            report.estimate_text(found[name]) if name in found else "–"
+            for name in points
+        ]
+        table.add_row(_text(source), metric, *cells)
+    return table
+
+
 def comparison_table(arms: Sequence[ArmResult]) -> rich.table.Table:
     """Shows arms side by side.
 

@@ -1,0 +1,241 @@
+"""Measuring what a run forgets, and starting from what an earlier run learnt."""
+
+from __future__ import annotations
+
+import dataclasses
+import pathlib
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from tflearn.backbones import Backbone, load_model, read_weights
+from tflearn.backbones.transfer import transfer
+from tflearn.backbones.weight_files import arrays_by_path
+from tflearn.data import Data, pipeline
+from tflearn.support import files
+from tflearn.support.console import say
+from tflearn.support.errors import ConfigError, RunError, nearest
+from tflearn.training import assessment
+from tflearn.training.export import LABELS_FILE, MODEL_FILE
+from tflearn.training.stage import Prepared
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Source:
+    """A task or corpus whose metric is measured before and after each stage.
+
+    Exactly one of `stage` and `data` is given.
+
+    Args:
+        name: Its name in the report.
+        stage: A stage of the experiment: its own test metric, by the head it ended
+            with and whatever the backbone has become since.
+        data: Data of the stages' own task with the same classes, such as those an
+            earlier run was trained on: the metric of the network of each stage.
+    """
+
+    name: str
+    stage: str | None = None
+    data: Callable[[], Data] | None = None
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Watched:
+    """A source that is ready to be measured.
+
+    Args:
+        source: The declaration.
+        measure: Called with the stage that has just ended, None before the first;
+            returns a row `metric`, `lower_is_better`, `split`, `value`, `low`,
+            `high`, `count`, or None where there is nothing to measure yet.
+    """
+
+    source: Source
+    measure: Callable[[Prepared | None], dict[str, Any] | None]
+
+
+def watch(
+    sources: Sequence[Source], stages: Sequence[Prepared], backbone: Backbone
+) -> tuple[Watched, ...]:
+    """Prepares the measurements of all sources.
+
+    Args:
+        sources: The declarations.
+        stages: The experiment's stages, ready to train.
+        backbone: Their backbone.
+
+    Returns:
+        One for each source.
+
+    Raises:
+        ConfigError: A source names no stage, or nothing or several things to measure.
+        DataError: Its data cannot be used.
+    """
+    names = [source.name for source in sources]
+    if len(set(names)) < len(names):
+        raise ConfigError("two sources have one name", received=", ".join(names))
+    made = []
+    for source in sources:
+        given = [x for x in (source.stage, source.data) if x is not None]
+        if len(given) != 1:
+            raise ConfigError(
+                f"source '{source.name}' takes exactly one of stage and data",
+                received=f"{len(given)} of them",
+            )
+        if source.data is not None:
+            measure = _of_data(source.name, source.data(), stages, backbone)
+        else:
+            measure = _of_stage(source.stage or "", stages)
+        made.append(Watched(source=source, measure=measure))
+    return tuple(made)
+
+
+def point(
+    watched: Sequence[Watched], after: Prepared | None, file: pathlib.Path
+) -> list[dict[str, Any]]:
+    """Measures all sources at one point of a run, once.
+
+    Args:
+        watched: The sources.
+        after: The stage that has just ended; None before the first.
+        file: Where the rows are kept for a process that goes on with the run.
+
+    Returns:
+        One row a source that can be measured: `source`, `after` and those of
+        `Watched.measure`.
+    """
+    if not watched:
+        return []
+    if not file.exists():
+        name = "start" if after is None else after.stage.name
+        rows = [
+            {"source": each.source.name, "after": name, **row}
+            for each in watched
+            if (row := each.measure(after)) is not None
+        ]
+        files.write_json(file, rows)
+    return files.read_json(file)
+
+
+def start_from(folder: str, stage: Prepared) -> str:
+    """Gives the first stage the weights of a finished run.
+
+    The backbone has to be the same. The head is carried over where task and classes
+    are equal.
+
+    Args:
+        folder: The run directory.
+        stage: The first stage.
+
+    Returns:
+        One line on what was done.
+
+    Raises:
+        RunError: There is no finished run.
+        BackboneError: Its backbone is another one.
+    """
+    model = pathlib.Path(folder, "model")
+    if not (model / MODEL_FILE).is_file():
+        raise RunError(
+            "there is no finished run to start from",
+            received=folder,
+            expected=str(model / MODEL_FILE),
+        )
+    labels = files.read_json(model / LABELS_FILE)
+    same = (labels["task"], labels["classes"]) == (
+        stage.task,
+        list(stage.dataset.classes),
+    )
+    if same:
+        network = stage.network.model
+        log = transfer(arrays_by_path(load_model(model / MODEL_FILE)), network)
+    else:
+        log = transfer(read_weights(folder), stage.network.backbone.model)
+    head = "head carried over" if same else "new head: other task or classes"
+    line = f"started from {folder}: {log}; {head}"
+    say(line)
+    return line
+
+
+def _of_stage(
+    name: str, stages: Sequence[Prepared]
+) -> Callable[[Prepared | None], dict[str, Any] | None]:
+    order = [prepared.stage.name for prepared in stages]
+    if name not in order:
+        raise ConfigError(
+            "a source names no stage of the experiment",
+            received=name,
+            expected=", ".join(order),
+            nearest=nearest(name, order),
+        )
+    own = stages[order.index(name)]
+
+    def measure(after: Prepared | None) -> dict[str, Any] | None:
+        if after is None or order.index(after.stage.name) < order.index(name):
+            return None
+        return _row(own)
+
+    return measure
+
+
+def _of_data(
+    name: str, data: Data, stages: Sequence[Prepared], backbone: Backbone
+) -> Callable[[Prepared | None], dict[str, Any] | None]:
+    swapped = {x.stage.name: _on(x, data, backbone) for x in stages}
+    if not any(swapped.values()):
+        raise ConfigError(
+            f"no stage has the task and the classes of the source '{name}'",
+            expected="; ".join(
+                f"{x.stage.name}: {x.task} {', '.join(x.dataset.classes[:5])}"
+                for x in stages
+            ),
+        )
+
+    def measure(after: Prepared | None) -> dict[str, Any] | None:
+        found = swapped.get((after or stages[0]).stage.name)
+        return None if found is None else _row(found)
+
+    return measure
+
+
+def _on(prepared: Prepared, data: Data, backbone: Backbone) -> Prepared | None:
+    """Returns a stage with other data, or None where they are of another task."""
+    dataset = data.load(target_kind=prepared.objective.target_kind, require_train=False)
+    if dataset.classes != prepared.dataset.classes:
+        return None
+    examples = {
+        split: pipeline.encode(rows, backbone.encoder, data=data)
+        for split, rows in dataset.splits.items()
+        if split != "train"
+    }
+    pretext = prepared.pretext
+    if pretext is not None:
+        examples = {
+            split: pretext.arrange(part, dataset.splits[split].targets)
+            for split, part in examples.items()
+        }
+    return dataclasses.replace(prepared, dataset=dataset, examples=examples)
+
+
+def _row(prepared: Prepared) -> dict[str, Any]:
+    split = "test" if "test" in prepared.examples else "validation"
+    if split not in prepared.examples:
+        raise ConfigError(
+            "a source needs a test or a validation split",
+            received=", ".join(prepared.dataset.splits),
+        )
+    evaluation = assessment.assess(
+        prepared,
+        split,
+        bootstrap=prepared.stage.bootstrap,
+        values=assessment.measure(prepared, split),
+    )
+    found = evaluation.metrics[evaluation.headline]
+    return {
+        "metric": evaluation.headline,
+        "lower_is_better": evaluation.lower_is_better,
+        "split": split,
+        "value": found.value,
+        "low": found.low,
+        "high": found.high,
+        "count": found.count,
+    }
