@@ -3,7 +3,7 @@
 | source | reads |
 |---|---|
 | `csv`, `tsv`, `jsonl`, `parquet` | tables in files |
-| `text_lines`, `conll` | plain text, tagged text |
+| `text_lines`, `text_files`, `conll` | a line a row, a file a row; tagged text |
 | `image_folder`, `text_folder` | a folder a class, also inside tar and zip files |
 | `npz`, `arrays` | NumPy arrays in files and in memory |
 | `sklearn` | the sets that scikit-learn ships |
@@ -23,7 +23,7 @@ from tflearn.data.sources.folders import image_folder, text_folder
 from tflearn.data.sources.libraries import hugging_face, tfds
 from tflearn.data.sources.memory import arrays, npz, sklearn
 from tflearn.data.sources.parquet_files import parquet
-from tflearn.data.sources.text_files import conll, jsonl, text_lines
+from tflearn.data.sources.text_files import conll, jsonl, text_files, text_lines
 
 __all__ = [
     "arrays",
@@ -35,6 +35,7 @@ __all__ = [
     "npz",
     "parquet",
     "sklearn",
+    "text_files",
     "text_folder",
     "text_lines",
     "tfds",

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import itertools
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from tflearn.data import paths as path_tools
 from tflearn.data.sources.records import Records
+from tflearn.data.splits import check_shares
 from tflearn.data.table import MISSING, Table
 from tflearn.support.errors import DataError
 
@@ -53,6 +55,49 @@ def text_lines(paths: path_tools.Paths, folder: str = "") -> dict[str, Table]:
     return {
         split: _text_lines(patterns, folder)
         for split, patterns in path_tools.by_split(paths).items()
+    }
+
+
+def text_files(
+    paths: path_tools.Paths,
+    folder: str = "",
+    shares: Mapping[str, float] | None = None,
+) -> dict[str, Table]:
+    r"""Reads plain-text files: a file a row, in the column `text`, as it stands.
+
+    Args:
+        paths: A path or glob, or `{'train': ..., 'test': ...}`. Files that end in
+            `.gz` are unpacked.
+        folder: Put in front of relative paths.
+        shares: Cuts every file at positions, such as `{'train': 0.9, 'validation':
+            0.1}`: the first 90 % of its characters are for training. `paths` then
+            names no splits.
+
+    Returns:
+        The tables by split, with `\n` between lines.
+
+    Raises:
+        DataError: A file is absent or empty, or shorter than there are shares.
+        ConfigError: The shares do not make a whole.
+    """
+    files = {
+        split: [(file, path_tools.read_text(file)) for file in found]
+        for split, patterns in path_tools.by_split(paths).items()
+        for found in [path_tools.find(patterns, folder)]
+    }
+    if shares is None:
+        return {split: _whole(split, texts) for split, texts in files.items()}
+    if set(files) != {path_tools.ALL}:
+        raise DataError(
+            "a split is both given and to be cut out of the files",
+            received=f"paths of {', '.join(files)}, shares of {', '.join(shares)}",
+            fix="give the paths without splits, or leave shares out",
+        )
+    parts = check_shares(shares)
+    cut = [(file, _cut(file, text, parts)) for file, text in files[path_tools.ALL]]
+    return {
+        split: _whole(split, [(file, part[split]) for file, part in cut])
+        for split in parts
     }
 
 
@@ -142,6 +187,33 @@ def _text_lines(patterns: Sequence[str], folder: str) -> Table:
     if blank:
         records.notes.append(f"{records.name}: {blank} blank lines skipped")
     return records.table()
+
+
+def _whole(split: str, texts: Sequence[tuple[path_tools.File, str]]) -> Table:
+    records = Records(("text",), name=split)
+    for file, text in texts:
+        records.add(file.name, [text])
+    return records.table()
+
+
+def _cut(
+    file: path_tools.File, text: str, shares: Mapping[str, float]
+) -> dict[str, str]:
+    """Returns the part of a text that is each split's, in the order of the shares."""
+    total = list(itertools.accumulate(shares.values(), initial=0.0))
+    # The last one goes to the end, whatever the rounding of the sum.
+    ends = [*(int(part * len(text) + 1e-6) for part in total[:-1]), len(text)]
+    parts = {
+        split: text[start:end]
+        for split, (start, end) in zip(shares, itertools.pairwise(ends), strict=True)
+    }
+    empty = [split for split, part in parts.items() if not part]
+    if empty:
+        raise DataError(
+            "a file is too short to be cut into these splits",
+            received=f"{len(text)} characters in {file.name}, none for {empty[0]}",
+        )
+    return parts
 
 
 def _conll(patterns: Sequence[str], folder: str, columns: tuple[str, ...]) -> Table:
