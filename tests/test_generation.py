@@ -1,0 +1,259 @@
+"""Generation continues what the model predicts; diversity counts what repeats."""
+
+from __future__ import annotations
+
+import functools
+import math
+from collections.abc import Sequence
+
+import keras
+import numpy as np
+import pytest
+
+from tflearn import backbones
+from tflearn.backbones import vocabularies
+from tflearn.backbones.tokenizers import text_encoder
+from tflearn.evaluation import diversity, generation
+from tflearn.support.errors import BackboneError, ConfigError
+
+hub = backbones.import_keras_hub()
+LETTERS = "abcdefgh"
+CONTEXT = 8
+
+
+def gpt(vocabulary_size: int) -> keras.Model:
+    return hub.models.GPT2Backbone(
+        vocabulary_size=vocabulary_size,
+        num_layers=1,
+        num_heads=2,
+        hidden_dim=8,
+        intermediate_dim=8,
+        max_sequence_length=CONTEXT,
+    )
+
+
+def encoder_of(model: keras.Model, *special: str) -> backbones.TextEncoder:
+    tokenizer = vocabularies.characters(lambda: [LETTERS], special_tokens=special)
+    return text_encoder(tokenizer, model)
+
+
+@functools.cache
+def random_model(*special: str) -> tuple[keras.Model, backbones.TextEncoder]:
+    """A causal language model with random weights: every prompt goes on its own way."""
+    keras.utils.set_random_seed(3)
+    size = len(LETTERS) + len(special)
+    backbone = gpt(size)
+    backbone = keras.Model(backbone.input, backbone.output, name="backbone")
+    inputs = {
+        "token_ids": keras.Input((None,), dtype="int32", name="token_ids"),
+        "padding_mask": keras.Input((None,), dtype="int32", name="padding_mask"),
+    }
+    head = keras.layers.Dense(size, kernel_initializer="orthogonal", name="head")
+    model = keras.Model(inputs, head(backbone(inputs)) * 4)
+    return model, encoder_of(gpt(size), *special)
+
+
+def padded(ids: Sequence[int]) -> dict[str, np.ndarray]:
+    rest = [0] * (CONTEXT - len(ids))
+    return {
+        "token_ids": np.array([[*ids, *rest]], "int32"),
+        "padding_mask": np.array([[1] * len(ids) + rest], "int32"),
+    }
+
+
+def by_hand(model: keras.Model, prompt: Sequence[int], steps: int) -> list[int]:
+    """Greedy decoding as slow and plain as can be."""
+    ids = list(prompt)
+    for _ in range(steps):
+        window = ids[-CONTEXT:]
+        logits = np.asarray(model.predict_on_batch(padded(window)))
+        ids.append(int(logits[0, len(window) - 1].argmax()))
+    return ids[len(prompt) :]
+
+
+def test_greedy_equals_decoding_by_hand_beyond_the_context_too() -> None:
+    model, encoder = random_model()
+    prompts = ["ab", "hgfed", "c", "abcdefghabc"]
+    made = generation.generate(model, encoder, prompts, max_new_tokens=12)
+    for prompt, one in zip(prompts, made, strict=True):
+        assert one.ids.tolist() == by_hand(model, encoder.tokenizer([prompt])[0], 12)
+        assert one.text == encoder.decode(one.ids)
+        assert not one.ended
+
+
+def test_a_continuation_does_not_depend_on_its_batch() -> None:
+    model, encoder = random_model()
+    prompts = ["ab", "hgfed", "c"]
+    whole, single = (
+        generation.generate(
+            model, encoder, prompts, max_new_tokens=5, batch_size=batch_size
+        )
+        for batch_size in (16, 2)
+    )
+    assert [one.text for one in whole] == [one.text for one in single]
+
+
+RANDOM = ["random", "top_k:3", "top_p:0.9"]
+
+
+@pytest.mark.parametrize("sampler", RANDOM)
+def test_a_seed_decides_what_is_drawn(sampler: str) -> None:
+    model, encoder = random_model()
+
+    def drawn(seed: int) -> list[str]:
+        made = generation.generate(
+            model,
+            encoder,
+            ["ab", "c"],
+            max_new_tokens=12,
+            sampler=generation.make_sampler(sampler, temperature=3.0),
+            seed=seed,
+        )
+        return [one.text for one in made]
+
+    assert drawn(0) == drawn(0)
+    assert drawn(0) != drawn(1)
+
+
+@pytest.mark.parametrize("sampler", ["top_k:1", "beam:1", "top_p:0.0001"])
+def test_samplers_without_a_choice_are_greedy(sampler: str) -> None:
+    model, encoder = random_model()
+    prompts = ["ab", "hgf"]
+    greedy, made = (
+        generation.generate(model, encoder, prompts, max_new_tokens=5, sampler=name)
+        for name in ("greedy", sampler)
+    )
+    assert [one.text for one in made] == [one.text for one in greedy]
+
+
+def log_likelihood(
+    model: keras.Model, prompt: Sequence[int], ids: Sequence[int]
+) -> float:
+    whole = [*prompt, *ids]
+    logits = np.asarray(model.predict_on_batch(padded(whole)))[0].astype("float64")
+    table = logits - np.log(np.exp(logits).sum(-1, keepdims=True))
+    places = range(len(prompt) - 1, len(whole) - 1)
+    return sum(float(table[i, whole[i + 1]]) for i in places)
+
+
+def test_as_many_beams_as_there_are_texts_find_the_likeliest() -> None:
+    model, encoder = random_model()
+    prompt = encoder.tokenizer(["ab"])[0]
+    (made,) = generation.generate(
+        model, encoder, ["ab"], max_new_tokens=2, sampler="beam:8"
+    )
+    size = len(LETTERS)
+    best = max(
+        ([a, b] for a in range(size) for b in range(size)),
+        key=lambda ids: log_likelihood(model, prompt, ids),
+    )
+    assert made.ids.tolist() == best
+
+
+def test_prompts_of_different_lengths_do_not_disturb_each_others_beams() -> None:
+    model, encoder = random_model()
+    prompts = ["ab", "hgf", "ba"]
+    together = generation.generate(
+        model, encoder, prompts, max_new_tokens=4, sampler="beam:3"
+    )
+    alone = [
+        generation.generate(model, encoder, [x], max_new_tokens=4, sampler="beam:3")[0]
+        for x in prompts
+    ]
+    assert [one.text for one in together] == [one.text for one in alone]
+
+
+def test_contrastive_search_without_alternatives_is_greedy() -> None:
+    model, encoder = random_model()
+    prompts = ["ab", "hgf"]
+    made = generation.generate(
+        model, encoder, prompts, max_new_tokens=4, sampler="contrastive:1"
+    )
+    greedy = generation.generate(model, encoder, prompts, max_new_tokens=4)
+    assert [one.text for one in made] == [one.text for one in greedy]
+    with pytest.raises(ConfigError, match="Received: .*: 12. Expected: at most 8"):
+        generation.generate(
+            model, encoder, ["ab"], max_new_tokens=10, sampler="contrastive:2"
+        )
+
+
+def test_a_text_ends_at_the_end_token() -> None:
+    model, encoder = random_model("end")
+    prompts = [f"{a}{b}" for a in LETTERS for b in LETTERS[:4]]
+    made = generation.generate(model, encoder, prompts, max_new_tokens=20)
+    assert {one.ended for one in made} == {True, False}
+    for prompt, one in zip(prompts, made, strict=True):
+        ids = by_hand(model, encoder.tokenizer([prompt])[0], 20)
+        kept = ids[: ids.index(0)] if 0 in ids else ids
+        assert (one.ids.tolist(), one.ended) == (kept, 0 in ids)
+
+
+def test_an_empty_prompt_starts_at_the_start_token() -> None:
+    model, encoder = random_model("pad", "start")
+    (made,) = generation.generate(model, encoder, [""], max_new_tokens=3)
+    assert made.ids.tolist() == by_hand(model, [1], 3)
+    with pytest.raises(ConfigError, match="empty prompt.*prompt 1: ''.*'start'"):
+        generation.generate(*random_model(), ["a", ""], max_new_tokens=3)
+
+
+def test_no_prompts_give_no_texts() -> None:
+    assert generation.generate(*random_model(), [], max_new_tokens=3) == []
+
+
+def test_a_model_of_other_inputs_is_refused() -> None:
+    _, encoder = random_model()
+    names = ("token_ids", "images")
+    strange = {name: keras.Input((None,), name=name) for name in names}
+    model = keras.Model(strange, strange["token_ids"] + strange["images"])
+    with pytest.raises(BackboneError, match="Received: images"):
+        generation.generate(model, encoder, ["a"], max_new_tokens=1)
+
+
+MISTAKES = {
+    "no such sampler.*'top_k'": ("top-k", 1.0),
+    "Received: top_k:x": ("top_k:x", 1.0),
+    "Received: greedy:2": ("greedy:2", 1.0),
+    "Received: top_p:1.5": ("top_p:1.5", 1.0),
+    "Received: beam:0": ("beam:0", 1.0),
+    "temperature 0": ("random", 0.0),
+}
+
+
+@pytest.mark.parametrize("message", MISTAKES)
+def test_a_sampler_that_cannot_be_is_an_error(message: str) -> None:
+    described, temperature = MISTAKES[message]
+    with pytest.raises(ConfigError, match=message):
+        generation.make_sampler(described, temperature=temperature)
+
+
+@pytest.mark.parametrize("name", generation.SAMPLERS)
+def test_every_sampler_has_kerashubs_defaults(name: str) -> None:
+    made = generation.make_sampler(name)
+    assert made.get_config() == hub.samplers.get(name).get_config()
+
+
+def test_numbers_below_one_are_refused() -> None:
+    with pytest.raises(ConfigError, match="max_new_tokens=0"):
+        generation.generate(*random_model(), ["a"], max_new_tokens=0)
+
+
+def test_diversity_is_that_of_the_definitions() -> None:
+    texts = [[1, 2, 1, 2, 1, 2], [3, 4, 5, 6, 7, 8]]
+    assert diversity.distinct_n(texts, n=1) == 8 / 12
+    assert diversity.distinct_n(texts, n=2) == 7 / 10
+    # 1212, 2121, 1212 and three different ones.
+    assert diversity.repetition_rate(texts, n=4) == 1 - 5 / 6
+    assert set(diversity.diversity(texts)) == {
+        "distinct_1",
+        "distinct_2",
+        "distinct_3",
+        "repetition_4",
+    }
+
+
+def test_texts_that_are_too_short_have_no_figure() -> None:
+    assert math.isnan(diversity.distinct_n([[1]], n=2))
+    assert math.isnan(diversity.repetition_rate([], n=2))
+    assert diversity.diversity([[1]]) == {"distinct_1": 1.0}
+    with pytest.raises(ValueError, match="n=0"):
+        diversity.distinct_n([[1]], n=0)
