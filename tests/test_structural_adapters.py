@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from keras import ops
 
+from tflearn.backbones import graph
 from tflearn.backbones.libraries import import_keras_hub
 from tflearn.regimes import adapters
 from tflearn.regimes.adapters.bias import BiasShift
@@ -364,3 +365,25 @@ def test_a_shifted_bias_is_the_merged_bias(layer: keras.Layer, shape) -> None:
     adapters.detach(layer)
     assert len(layer.weights) == own
     np.testing.assert_array_equal(numpy(layer(x)), shifted)
+
+
+@pytest.mark.parametrize(
+    ("make", "where"),
+    [
+        (Bottleneck, "transformer_layer_0/self_attention_layer/attention_output"),
+        (BiasShift, "transformer_layer_0/self_attention_layer_norm"),
+        (lambda: Prefix(length=2), "transformer_layer_0/self_attention_layer"),
+        (lambda: Prompt(length=2), ""),
+    ],
+)
+def test_adapters_compute_in_mixed_precision(make, where: str) -> None:
+    keras.config.set_dtype_policy("mixed_bfloat16")
+    try:
+        model = bert()
+        host = graph.layers_by_path(model)[where] if where else model
+        adapter = adapters.attach(host, make())
+        outputs = model(tokens(model))["sequence_output"]
+    finally:
+        keras.config.set_dtype_policy("float32")
+    assert keras.backend.standardize_dtype(outputs.dtype) == "bfloat16"
+    assert {weight.dtype for weight in adapter.weights} == {"float32"}
