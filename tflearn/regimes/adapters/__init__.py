@@ -8,14 +8,37 @@ from tflearn.regimes.adapters.attach import (
     attach,
     attached,
     detach,
+    reattach,
 )
+from tflearn.regimes.adapters.files import load_adapter, save_adapter
+from tflearn.regimes.adapters.ia3 import IA3
+from tflearn.regimes.adapters.kinds import KINDS, make
+from tflearn.regimes.adapters.lora import DoRA, LoRA
+from tflearn.regimes.adapters.merging import forget_traces, merge, merged, switch
+from tflearn.regimes.adapters.qlora import QLoRA
+from tflearn.regimes.adapters.saved import AdaptedModel, exportable
 
 __all__ = [
+    "IA3",
+    "KINDS",
+    "AdaptedModel",
     "Adapter",
+    "DoRA",
+    "LoRA",
+    "QLoRA",
     "activate",
     "active_adapter",
     "adapters_of",
     "attach",
     "attached",
     "detach",
+    "exportable",
+    "forget_traces",
+    "load_adapter",
+    "make",
+    "merge",
+    "merged",
+    "reattach",
+    "save_adapter",
+    "switch",
 ]

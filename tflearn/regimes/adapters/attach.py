@@ -57,6 +57,19 @@ def attach(host: keras.Layer, adapter: Adapter, *, name: str = "default") -> Ada
     with _scopes(host):
         adapter.build_for(host)
     adapter.built = True
+    return reattach(host, adapter)
+
+
+def reattach(host: keras.Layer, adapter: Adapter) -> Adapter:
+    """Gives a layer an adapter that it had before, and makes it the active one.
+
+    Args:
+        host: The layer.
+        adapter: What `detach` returned.
+
+    Returns:
+        The adapter.
+    """
     for other in attached(host).values():
         other.active = False
     adapter.active = True

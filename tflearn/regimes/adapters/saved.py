@@ -1,0 +1,92 @@
+"""Models that keep their adapters when Keras saves them."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import keras
+
+from tflearn.backbones import graph
+from tflearn.regimes.adapters.attach import adapters_of, attach, attached
+from tflearn.regimes.adapters.kinds import make
+from tflearn.regimes.adapters.merging import merged
+from tflearn.support.errors import RegimeError
+
+
+@keras.saving.register_keras_serializable(package="tflearn")
+class AdaptedModel(keras.Model):
+    """A functional model whose configuration says which layers have adapters.
+
+    Keras rebuilds layers from their classes, so a plain model loses its adapters when
+    it is saved; this one attaches them again before its weights are read. With
+    `import tflearn`, `keras.saving.load_model` finds it.
+    """
+
+    def get_config(self) -> dict[str, Any]:
+        """Returns the functional configuration and the adapters by layer and name."""
+        specs = {
+            path: {
+                name: {
+                    "kind": adapter.kind,
+                    "options": adapter.options(),
+                    "active": adapter.active,
+                    "trainable": adapter.trainable,
+                }
+                for name, adapter in found.items()
+            }
+            for path, found in adapters_of(self).items()
+        }
+        return super().get_config() | {"adapters": specs}
+
+    @classmethod
+    def from_config(
+        cls, config: Mapping[str, Any], custom_objects: Mapping[str, Any] | None = None
+    ) -> AdaptedModel:
+        """Makes the model and attaches its adapters."""
+        plain = {key: value for key, value in config.items() if key != "adapters"}
+        inner = keras.Model.from_config(plain, custom_objects)
+        layers = graph.layers_by_path(inner)
+        for path, by_name in config["adapters"].items():
+            for name, spec in by_name.items():
+                adapter = make(spec["kind"], spec["options"])
+                attach(layers[path], adapter, name=name)
+                adapter.trainable = spec["trainable"]
+            # The last one attached is the active one.
+            for name, spec in by_name.items():
+                attached(layers[path])[name].active = spec["active"]
+        return cls(inner.input, inner.output, name=inner.name)
+
+
+@contextlib.contextmanager
+def exportable(model: keras.Model) -> Iterator[keras.Model]:
+    """Gives a model that Keras can save and load, whatever adapters it has.
+
+    Args:
+        model: A functional model. Inside the block the adapters that can be merged
+            are; afterwards it is what it was, to the last bit.
+
+    Yields:
+        The model itself if no adapter is left, else an `AdaptedModel` of its layers.
+
+    Raises:
+        RegimeError: The model is not functional.
+
+    Example:
+
+    >>> model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(3)])
+    >>> with exportable(model) as plain:
+    ...     plain is model
+    True
+    """
+    with merged(model, strict=False) as plain:
+        if not adapters_of(plain):
+            yield plain
+            return
+        if not getattr(plain, "inputs", None):
+            raise RegimeError(
+                "only a functional model can be saved with its adapters",
+                received=f"{plain.name} ({type(plain).__name__})",
+            )
+        yield AdaptedModel(plain.input, plain.output, name=plain.name)
