@@ -34,6 +34,7 @@ def main(arguments: Arguments) -> int:
     declared = _declared(pathlib.Path(arguments.run_dir or ""))
     # Only after the declaration, which imports the modules of the user's own layers.
     run = finished.open_run(arguments.run_dir or "")
+    run.check_has_targets()
     stage = declared.stages[-1]
     data = dataclasses.replace(
         stage.data(), classes=tuple(run.labels["classes"]) or None

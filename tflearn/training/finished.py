@@ -11,6 +11,7 @@ import numpy as np
 
 from tflearn import backbones
 from tflearn.data import Data, Split, pipeline
+from tflearn.data.spec import TARGET_KINDS
 from tflearn.evaluation import inference
 from tflearn.support import files
 from tflearn.support.errors import RunError
@@ -35,8 +36,23 @@ class FinishedRun:
 
     @property
     def task(self) -> str:
-        """`class`, `multi_label` or `number`."""
+        """`class`, `multi_label` or `number`, or the name of an objective without."""
         return self.labels["task"]
+
+    def check_has_targets(self) -> None:
+        """Checks that the run's last stage learnt to predict something.
+
+        Raises:
+            RunError: It learnt from the inputs alone.
+        """
+        if self.task not in TARGET_KINDS:
+            raise RunError(
+                "the run's last stage has no labels to predict",
+                received=f"{self.folder}: objective '{self.task}'",
+                expected="a stage with labels, such as classification",
+                fix="start a supervised stage from it: backbones.from_run, or "
+                "experiment.Experiment.start_from; its metrics are in report.json",
+            )
 
     def too_long(self, split: Split, data: Data) -> dict[int, str]:
         """Finds the texts that are longer than the model takes and are not to be cut.

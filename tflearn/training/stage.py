@@ -8,11 +8,11 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import keras
-import numpy as np
 
 from tflearn import evaluation, objectives, regimes
 from tflearn.backbones import Backbone
 from tflearn.data import Data, Spec, pipeline
+from tflearn.data.rehearsal import Mixed, Rehearsal, Rehearsed
 from tflearn.evaluation import Scorer
 from tflearn.objectives.objective import attach, unused_layers
 from tflearn.support import seeds
@@ -45,6 +45,8 @@ class Stage:
             `tflearn.training.anchors`.
         average: Makes what is done with the weights after training; see
             `tflearn.training.averaging`.
+        rehearsal: Old data that make up a share of each batch; see
+            `tflearn.data.rehearsal`.
     """
 
     name: str
@@ -63,6 +65,7 @@ class Stage:
     phases: Sequence[phases.Phase] = ()
     anchor: Callable[[], anchors.Anchor] | None = None
     average: Callable[[], averaging.Average] | None = None
+    rehearsal: Rehearsal | None = None
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -82,6 +85,7 @@ class Prepared:
         metrics: Makes the metrics shown during training.
         pretext: What the objective became, if it makes its own targets.
         scorer: Computes the pretext's statistics.
+        rehearsed: Old rows that are mixed in, if any.
         total_steps: Length of the stage; None for a budget of time, which is
             measured when the stage starts.
         interval: Steps between validations.
@@ -101,12 +105,19 @@ class Prepared:
     interval: int
     pretext: objectives.Pretext | None = None
     scorer: Scorer | None = None
+    rehearsed: Rehearsed | None = None
 
     @property
     def notes(self) -> tuple[str, ...]:
         """Lines on rows that were left out, repeated or cut, counted."""
         cut = (note for part in self.examples.values() for note in part.notes)
-        return (*self.dataset.notes, *cut)
+        old = self.rehearsed.notes if self.rehearsed else ()
+        return (*self.dataset.notes, *cut, *old)
+
+    @property
+    def new_per_step(self) -> int:
+        """Examples of a batch that are not rehearsed; an epoch is made of these."""
+        return _new_per_step(self.stage)
 
     @property
     def task(self) -> str:
@@ -170,16 +181,16 @@ def prepare(stage: Stage, backbone: Backbone, *, seed: int) -> Prepared:
         name: pipeline.encode(split, backbone.encoder, data=data)
         for name, split in dataset.splits.items()
     }
-    targets = dataset.splits["train"].targets
-    if isinstance(objective, objectives.Objective) and objective.teach is not None:
-        targets = objective.teach(dataset)
+    old = stage.rehearsal and stage.rehearsal.load(dataset, backbone.encoder)
+    rows = _rows(objective, dataset, examples["train"], old)
     # The head's initial values depend on the stage alone, not on what ran before.
     keras.utils.set_random_seed(seeds.derive(seed, "head", stage.name))
     seed = seeds.derive(seed, "batches", stage.name)
     if isinstance(objective, objectives.SelfSupervised):
-        examples, made = _pretext(stage, objective, backbone, dataset, examples, seed)
+        examples, made = _pretext(
+            stage, objective, backbone, dataset, examples, old, seed
+        )
     else:
-        rows = (examples["train"], targets)
         made = _supervised(stage, objective, backbone, dataset, rows, seed)
     total_steps, interval = _steps(stage, len(examples["train"]))
     return Prepared(
@@ -191,8 +202,25 @@ def prepare(stage: Stage, backbone: Backbone, *, seed: int) -> Prepared:
         objective=objective,
         total_steps=total_steps,
         interval=interval,
+        rehearsed=old,
         **made,
     )
+
+
+def _rows(
+    objective: objectives.Objective | objectives.SelfSupervised,
+    dataset: pipeline.Dataset,
+    examples: pipeline.Examples,
+    old: Rehearsed | None,
+) -> Mixed:
+    """Pairs the training examples with what an objective with labels takes."""
+    targets, old_targets = dataset.splits["train"].targets, None
+    if isinstance(objective, objectives.Objective) and objective.teach is not None:
+        targets = objective.teach(dataset)
+        old_targets = old and objective.teach(old.dataset)
+    if old is None:
+        return Mixed(examples, targets, None)
+    return old.mix(examples, targets, old_targets=old_targets)
 
 
 def _supervised(
@@ -200,11 +228,11 @@ def _supervised(
     objective: objectives.Objective,
     backbone: Backbone,
     dataset: pipeline.Dataset,
-    rows: tuple[pipeline.Examples, np.ndarray | None],
+    rows: Mixed,
     seed: int,
 ) -> dict[str, Any]:
-    """Puts the head on the backbone and pairs the examples with their targets."""
-    examples, targets = rows
+    """Puts the head on the backbone and makes batches of examples with targets."""
+    examples, targets, mixture = rows
     num_outputs = pipeline.describe(dataset, {"train": examples}).num_outputs
     one_hot = objective.one_hot or dataset.data.mixes_labels
     hints = 0
@@ -220,6 +248,7 @@ def _supervised(
             data=dataset.data,
             num_outputs=num_outputs,
             one_hot=one_hot,
+            mixture=mixture,
         ),
         "loss": functools.partial(objective.loss, one_hot),
         "metrics": functools.partial(objective.metrics, one_hot),
@@ -232,6 +261,7 @@ def _pretext(
     backbone: Backbone,
     dataset: pipeline.Dataset,
     examples: Mapping[str, pipeline.Examples],
+    old: Rehearsed | None,
     seed: int,
 ) -> tuple[dict[str, pipeline.Examples], dict[str, Any]]:
     """Makes the network of an objective that makes its own targets."""
@@ -247,6 +277,10 @@ def _pretext(
         name: pretext.arrange(part, dataset.splits[name].targets)
         for name, part in examples.items()
     }
+    train, mixture = arranged["train"], None
+    if old is not None:
+        targets = dataset.splits["train"].targets
+        train, _, mixture = old.arrange(examples["train"], targets, pretext.arrange)
     unused = pretext.features and unused_layers(backbone, pretext.features)
     return arranged, {
         "network": objectives.Network(
@@ -257,10 +291,11 @@ def _pretext(
             num_outputs=0,
         ),
         "batches": pipeline.made_batches(
-            arranged["train"],
+            train,
             pretext.make_batch,
             batch_size=stage.batch_size,
             seed=seed,
+            mixture=mixture,
         ),
         "loss": pretext.loss,
         "metrics": pretext.metrics,
@@ -271,14 +306,18 @@ def _pretext(
 
 def _steps(stage: Stage, num_examples: int) -> tuple[int | None, int]:
     budget = budgets.parse(stage.budget)
-    epoch = budgets.steps_per_epoch(num_examples, stage.batch_size)
+    new = _new_per_step(stage)
+    epoch = budgets.steps_per_epoch(num_examples, new)
     interval = stage.interval or epoch
     if budget.seconds is not None:
         return None, interval
-    total = budgets.total_steps(
-        budget, num_examples=num_examples, batch_size=stage.batch_size
-    )
+    total = budgets.total_steps(budget, num_examples=num_examples, batch_size=new)
     return total, min(interval, total)
+
+
+def _new_per_step(stage: Stage) -> int:
+    old = stage.rehearsal.old_per_step(stage.batch_size) if stage.rehearsal else 0
+    return stage.batch_size - old
 
 
 def _check(stage: Stage) -> None:
