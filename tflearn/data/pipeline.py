@@ -67,7 +67,9 @@ __all__ = [
 ]
 
 
-def encode(split: Split, encoder: Any, *, data: Data) -> Examples:
+def encode(
+    split: Split, encoder: Any, *, data: Data, any_length: bool = False
+) -> Examples:
     """Encodes the inputs of a split with the encoder of a backbone.
 
     Texts are tokenized at once. Images are decoded and resized at once if they fit
@@ -77,6 +79,8 @@ def encode(split: Split, encoder: Any, *, data: Data) -> Examples:
         split: The rows.
         encoder: A text, image or vector encoder; see `tflearn.data.spec`.
         data: The declaration.
+        any_length: Whether texts may be longer than the encoder takes, since they
+            will be divided.
 
     Returns:
         Random access to the encoded examples.
@@ -95,7 +99,11 @@ def encode(split: Split, encoder: Any, *, data: Data) -> Examples:
         )
     if "text" in takes:
         return TextExamples(
-            split, encoder, max_length=data.max_length, truncate=data.truncate
+            split,
+            encoder,
+            max_length=data.max_length,
+            truncate=data.truncate,
+            any_length=any_length,
         )
     if "image" in takes:
         return ImageExamples(split, encoder, cache_bytes=data.cache_bytes)

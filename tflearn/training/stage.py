@@ -178,7 +178,12 @@ def prepare(stage: Stage, backbone: Backbone, *, seed: int) -> Prepared:
     data, objective = stage.data(), stage.objective()
     dataset = data.load(target_kind=objective.target_kind)
     examples = {
-        name: pipeline.encode(split, backbone.encoder, data=data)
+        name: pipeline.encode(
+            split,
+            backbone.encoder,
+            data=data,
+            any_length=getattr(objective, "any_length", False),
+        )
         for name, split in dataset.splits.items()
     }
     old = stage.rehearsal and stage.rehearsal.load(dataset, backbone.encoder)
@@ -285,7 +290,7 @@ def _pretext(
     return arranged, {
         "network": objectives.Network(
             model=pretext.model,
-            deployed=pretext.model,
+            deployed=pretext.deployed or pretext.model,
             backbone=backbone,
             unused=unused or frozenset(),
             num_outputs=0,
