@@ -159,7 +159,7 @@ class _Loop(keras.Model):
     def __init__(
         self, *, model: keras.Model, encoder: TextEncoder, sampler: Any, length: int
     ) -> None:
-        super().__init__()
+        super().__init__(name="generation")
         hub = import_keras_hub()
         self.network = model
         self.sampler = sampler
