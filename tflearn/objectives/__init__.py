@@ -9,18 +9,26 @@ Example:
 
 from tflearn.objectives import teachers
 from tflearn.objectives.distillation import distillation
+from tflearn.objectives.image_text import image_text
+from tflearn.objectives.masked_image import masked_image
 from tflearn.objectives.objective import Network, Objective
 from tflearn.objectives.pretext import Pretext, SelfSupervised
+from tflearn.objectives.simclr import simclr
 from tflearn.objectives.supervised import classification, multi_label, regression
+from tflearn.objectives.views import Views
 
 __all__ = [
     "Network",
     "Objective",
     "Pretext",
     "SelfSupervised",
+    "Views",
     "classification",
     "distillation",
+    "image_text",
+    "masked_image",
     "multi_label",
     "regression",
+    "simclr",
     "teachers",
 ]
