@@ -75,6 +75,21 @@ def vit() -> keras.Model:
     )
 
 
+def network(backbone: keras.Model) -> keras.Model:
+    """Backbone and head; the head reads the first place of the sequence."""
+    if not isinstance(backbone.input, dict):
+        inputs = keras.Input(backbone.input.shape[1:], name="images")
+    else:
+        inputs = {
+            name: keras.Input((None,), name=name, dtype="int32")
+            for name in backbone.input
+        }
+    outputs = backbone(inputs)
+    if isinstance(outputs, dict):
+        outputs = outputs["sequence_output"]
+    return keras.Model(inputs, keras.layers.Dense(2, name="head")(outputs[:, 0]))
+
+
 def tokens(model: keras.Model, *, length: int = 6, rows: int = 4) -> dict:
     rng = np.random.default_rng(0)
     ids = rng.integers(3, 20, size=(rows, length)).astype("int32")
@@ -387,3 +402,58 @@ def test_adapters_compute_in_mixed_precision(make, where: str) -> None:
         keras.config.set_dtype_policy("float32")
     assert keras.backend.standardize_dtype(outputs.dtype) == "bfloat16"
     assert {weight.dtype for weight in adapter.weights} == {"float32"}
+
+
+# What all kinds have in common
+
+KINDS = {
+    "bottleneck": {"size": 4, "activation": "relu", "scale": 2.0},
+    "prefix": {"length": 3, "stddev": 0.1},
+    "prompt": {"length": 3, "after_first": False},
+    "bias": {},
+}
+
+
+def adapted_bert(kind: str) -> keras.Model:
+    """A network on a tiny BERT with adapters whose weights are random."""
+    model = network(bert())
+    backbone = model.get_layer("backbone")
+    hosts = [backbone, *graph.layers_by_path(backbone).values()]
+    rng = np.random.default_rng(0)
+    for host in hosts:
+        if adapters.KINDS[kind].supports(host):
+            adapter = adapters.attach(host, adapters.make(kind, KINDS[kind]))
+            for weight in adapter.weights:
+                weight.assign(rng.normal(size=weight.shape))
+    return model
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_adapters_are_saved_alone_and_load_to_the_last_bit(kind: str, tmp_path) -> None:
+    model = adapted_bert(kind)
+    x = tokens(model)
+    expected = numpy(model(x))
+    count = adapters.save_adapter(model, tmp_path / "adapter.safetensors")
+    own = graph.weights_by_path(model)
+    plain = network(bert())
+    for path, variable in graph.weights_by_path(plain).items():
+        variable.assign(own[path])
+    assert count == model.count_params() - plain.count_params()
+    adapters.load_adapter(plain, tmp_path / "adapter.safetensors")
+    np.testing.assert_array_equal(numpy(plain(x)), expected)
+    after = graph.weights_by_path(plain)
+    assert sorted(after) == sorted(own)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_an_exported_model_answers_the_same(kind: str, tmp_path) -> None:
+    model = adapted_bert(kind)
+    x = tokens(model)
+    expected = numpy(model(x))
+    with adapters.exportable(model) as whole:
+        # What merges is a plain Keras model.
+        assert isinstance(whole, adapters.AdaptedModel) != (kind == "bias")
+        whole.save(tmp_path / "model.keras")
+    again = keras.saving.load_model(tmp_path / "model.keras")
+    np.testing.assert_array_equal(numpy(again(x)), expected)
+    np.testing.assert_array_equal(numpy(model(x)), expected)

@@ -10,11 +10,15 @@ from tflearn.regimes.adapters.attach import (
     detach,
     reattach,
 )
+from tflearn.regimes.adapters.bias import BiasShift
+from tflearn.regimes.adapters.bottleneck import Bottleneck
 from tflearn.regimes.adapters.files import load_adapter, save_adapter
 from tflearn.regimes.adapters.ia3 import IA3
 from tflearn.regimes.adapters.kinds import KINDS, make
 from tflearn.regimes.adapters.lora import DoRA, LoRA
 from tflearn.regimes.adapters.merging import forget_traces, merge, merged, switch
+from tflearn.regimes.adapters.prefix import Prefix
+from tflearn.regimes.adapters.prompt import Prompt
 from tflearn.regimes.adapters.qlora import QLoRA
 from tflearn.regimes.adapters.saved import AdaptedModel, exportable
 
@@ -23,8 +27,12 @@ __all__ = [
     "KINDS",
     "AdaptedModel",
     "Adapter",
+    "BiasShift",
+    "Bottleneck",
     "DoRA",
     "LoRA",
+    "Prefix",
+    "Prompt",
     "QLoRA",
     "activate",
     "active_adapter",

@@ -13,7 +13,7 @@ import keras
 import numpy as np
 
 from tflearn.backbones import graph
-from tflearn.regimes.adapters.attach import adapters_of, attach, attached
+from tflearn.regimes.adapters.attach import attach, attached
 from tflearn.regimes.adapters.kinds import make
 from tflearn.regimes.adapters.merging import forget_traces
 from tflearn.support.errors import RegimeError, nearest
@@ -41,13 +41,12 @@ def save_adapter(
     """
     import safetensors.numpy
 
+    by_layer = {path: attached(layer) for path, layer in _layers(model).items()}
     found = {
-        path: by_name[name]
-        for path, by_name in adapters_of(_backbone(model)).items()
-        if name in by_name
+        path: by_name[name] for path, by_name in by_layer.items() if name in by_name
     }
     if not found:
-        names = {x for y in adapters_of(_backbone(model)).values() for x in y}
+        names = {x for y in by_layer.values() for x in y}
         raise RegimeError(
             "the backbone has no adapter of this name",
             received=name,
@@ -91,14 +90,15 @@ def load_adapter(
         name: Name to attach them under; they become the active ones.
 
     Returns:
-        Paths of the layers that got an adapter, relative to the backbone.
+        Paths of the layers that got an adapter, relative to the backbone (`.` is
+        itself).
 
     Raises:
         RegimeError: The file is damaged, or a layer or weight is missing, extra or of
             another shape.
     """
     header, tensors = _read(pathlib.Path(file))
-    layers = graph.layers_by_path(_backbone(model))
+    layers = _layers(model)
     hosts = {path: _host(layers, path, name) for path in header}
     expected = _expected(header, hosts)
     _check_entries(tensors, expected)
@@ -207,5 +207,7 @@ def _digest(tensors: Mapping[str, np.ndarray]) -> str:
     return total.hexdigest()
 
 
-def _backbone(model: keras.Model) -> keras.Layer:
-    return graph.layers_by_path(model).get("backbone", model)
+def _layers(model: keras.Model) -> dict[str, keras.Layer]:
+    """Returns the layers of the backbone, and itself, which may have a prompt."""
+    backbone = graph.layers_by_path(model).get("backbone", model)
+    return {".": backbone, **graph.layers_by_path(backbone)}
