@@ -5,6 +5,8 @@
 ['freeze', 'train']
 """
 
+from tflearn.regimes.adaptation import rehearsal
+from tflearn.regimes.adapter_rules import dora, ia3, lora, low_rank, qlora, rescaled
 from tflearn.regimes.census import Census, CensusRow
 from tflearn.regimes.proof import check_unchanged, frozen_digests
 from tflearn.regimes.rules import (
@@ -13,6 +15,7 @@ from tflearn.regimes.rules import (
     fresh,
     frozen,
     full,
+    merge,
     partial,
     scratch,
     train,
@@ -27,13 +30,21 @@ __all__ = [
     "Rule",
     "apply",
     "check_unchanged",
+    "dora",
     "freeze",
     "fresh",
     "frozen",
     "frozen_digests",
     "full",
+    "ia3",
+    "lora",
+    "low_rank",
+    "merge",
     "partial",
+    "qlora",
+    "rehearsal",
     "reinitialize",
+    "rescaled",
     "scratch",
     "train",
     "train_above",

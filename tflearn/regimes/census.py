@@ -14,7 +14,8 @@ class CensusRow:
         path: Path of the layer, such as `backbone/transformer_layer_0/query`.
         parameters: Number of weights it owns itself.
         trainable: How many of them the optimizer moves.
-        role: `trained`, `fresh`, `frozen`, or `unused` (feeds no output).
+        role: `trained`, `fresh`, `adapter` (trains inside a frozen layer), `frozen`,
+            or `unused` (feeds no output).
         rule: The rule that decided.
     """
 
@@ -40,6 +41,11 @@ class Census:
     def trainable(self) -> int:
         """Number of weights the optimizer moves."""
         return sum(row.trainable for row in self.rows)
+
+    @property
+    def adapter_parameters(self) -> int:
+        """Number of weights of adapters that train."""
+        return sum(row.parameters for row in self.rows if row.role == "adapter")
 
     def paths(self, *roles: str) -> tuple[str, ...]:
         """Returns the paths of the layers with one of some roles."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 
-ACTIONS = ("freeze", "train", "fresh")
+ACTIONS = ("freeze", "train", "fresh", "merge")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -19,17 +19,20 @@ class Rule:
     Exactly one of `pattern`, `last` and `above` is given.
 
     Args:
-        action: `freeze`, `train`, or `fresh` (new initial values, then train).
+        action: `freeze`, `train`, `fresh` (new initial values, then train), `merge`
+            (of adapters, decides nothing) or a kind of adapter.
         pattern: Wildcard pattern over layer paths.
         last: Selects the last so many repeated blocks of the backbone and what
             follows them in it.
         above: A path pattern; selects the backbone's layers behind the matched ones.
+        options: Hyper-parameters of the adapter, by name.
     """
 
     action: str
     pattern: str | None = None
     last: int | None = None
     above: str | None = None
+    options: tuple[tuple[str, object], ...] = ()
 
     def __str__(self) -> str:
         """Returns the rule as a user would write it."""
@@ -37,7 +40,8 @@ class Rule:
             return f"{self.action}_last({self.last})"
         if self.above is not None:
             return f"{self.action}_above('{self.above}')"
-        return f"{self.action}('{self.pattern}')"
+        options = "".join(f", {name}={value!r}" for name, value in self.options)
+        return f"{self.action}('{self.pattern}'{options})"
 
 
 def freeze(pattern: str = "*") -> Rule:
@@ -70,6 +74,18 @@ def fresh(pattern: str = "*") -> Rule:
         pattern: Which layers.
     """
     return Rule(action="fresh", pattern=pattern)
+
+
+def merge(pattern: str = "*") -> Rule:
+    """Writes adapters of an earlier stage into the weights of their layers.
+
+    It is carried out before the other rules of the stage, which decide about the
+    layers afterwards.
+
+    Args:
+        pattern: Which layers; there must be an adapter in them.
+    """
+    return Rule(action="merge", pattern=pattern)
 
 
 def train_last(blocks: int) -> Rule:

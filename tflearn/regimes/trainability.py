@@ -1,4 +1,4 @@
-"""Applying rules to a model: freezing whole layers, and what freezing means.
+"""Applying rules to a model: freezing whole layers, attaching adapters.
 
 A frozen layer is `trainable = False`, which stops its gradients and the statistics of
 normalisation layers and survives saving. Keras leaves Dropout and other random layers
@@ -7,19 +7,19 @@ of a frozen part active; here a frozen layer runs in inference mode throughout.
 
 from __future__ import annotations
 
-import functools
-import inspect
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any
+from collections.abc import Iterable, Mapping, Sequence
 
 import keras
 
 from tflearn.backbones import graph
+from tflearn.regimes.adaptation import attach_decided, check_reached, merge_declared
+from tflearn.regimes.adapters import KINDS, attached, forget_traces
+from tflearn.regimes.adapters.attach import set_inference_mode
 from tflearn.regimes.census import Census, CensusRow
-from tflearn.regimes.rules import ACTIONS, Rule
-from tflearn.support.errors import RegimeError, nearest
-from tflearn.support.patterns import matches
+from tflearn.regimes.decisions import decide
+from tflearn.regimes.rules import Rule
+from tflearn.support.errors import RegimeError
 
 
 def layer_paths(model: keras.Model) -> dict[str, keras.Layer]:
@@ -64,7 +64,9 @@ def apply(
     Args:
         model: The model; its flags are set from scratch, whatever they were.
         rules: First-match rules; every rule must match and every layer that owns
-            weights must be matched.
+            weights must be matched. A layer that a rule adapts is frozen and gets
+            the adapter, unless it has an equal one; `freeze` keeps and freezes an
+            adapter, `train` and `fresh` need it merged first.
         blocks: Patterns of the backbone's repeated blocks in order, relative to it.
         unused: Paths of layers that feed no output; they are frozen.
 
@@ -72,17 +74,28 @@ def apply(
         What became of every layer.
 
     Raises:
-        RegimeError: A rule matches nothing, or no rule covers a layer.
+        RegimeError: A rule matches nothing, no rule covers a layer, or a layer has
+            an adapter that its rule does not keep.
     """
+    rules = merge_declared(layer_paths(model), rules)
+    skipped = set(unused)
+    bodies = _without_adapters(layer_paths(model))
+    decided = decide(
+        bodies, [p for p, x in bodies.items() if own_weights(x)], rules, blocks
+    )
+    new = attach_decided(
+        bodies, {path: rule for path, rule in decided.items() if path not in skipped}
+    )
     layers = layer_paths(model)
     owned = {path: w for path, x in layers.items() if (w := own_weights(x))}
-    decided = _decide(layers, owned, rules, blocks)
     roles = {
-        path: "unused" if path in set(unused) else _ROLES[rule.action]
+        path: "unused" if path in skipped else _ROLES.get(rule.action, "frozen")
         for path, rule in decided.items()
-    }
+    } | _adapter_roles(layers, decided)
     model.trainable = True
     _set_flags(layers, set(owned), roles)
+    check_reached(model, new)
+    forget_traces(model)
     rows = [
         CensusRow(
             path=path,
@@ -93,7 +106,7 @@ def apply(
                 if weight.trainable and layers[path].trainable
             ),
             role=roles[path],
-            rule=str(decided[path]),
+            rule=str(_rule_of(path, decided)),
         )
         for path, weights in owned.items()
     ]
@@ -124,138 +137,73 @@ def reinitialize(model: keras.Model, census: Census) -> int:
     return count
 
 
-_ROLES = {"freeze": "frozen", "train": "trained", "fresh": "fresh"}
+# The host of an adapter is frozen; the adapter's layers have roles of their own.
+_ROLES = {"train": "trained", "fresh": "fresh"}
+_MOVING = {"trained", "fresh"}
 
 
-def _decide(
-    layers: Mapping[str, keras.Layer],
-    units: Iterable[str],
-    rules: Sequence[Rule],
-    blocks: Sequence[str],
-) -> dict[str, Rule]:
-    if not rules:
-        raise RegimeError(
-            "a regime needs at least one rule", fix="start with regimes.full()"
-        )
-    selectors = [_selector(rule, layers, blocks) for rule in rules]
-    matched = [False] * len(rules)
-    decided: dict[str, Rule] = {}
-    for path in layers:
-        for index, selects in enumerate(selectors):
-            if selects(path):
-                # A rule shadowed by earlier ones still matched something.
-                matched[index] = True
-                decided.setdefault(path, rules[index])
-    for rule, found in zip(rules, matched, strict=True):
-        if not found:
-            raise _no_match(rule, list(units))
-    bare = [path for path in units if path not in decided]
-    if bare:
-        raise RegimeError(
-            f"no rule covers {len(bare)} layers",
-            received=", ".join(bare[:5]),
-            expected="every layer that owns weights matched by a rule",
-            fix="end the regime with rules.train('*') or rules.freeze('*')",
-        )
-    return decided
-
-
-def _selector(
-    rule: Rule,
-    layers: Mapping[str, keras.Layer],
-    blocks: Sequence[str],
-) -> Callable[[str], bool]:
-    given = [x for x in (rule.pattern, rule.last, rule.above) if x is not None]
-    if rule.action not in ACTIONS:
-        raise RegimeError(
-            "unknown action of a rule",
-            received=rule.action,
-            expected=ACTIONS,
-            nearest=nearest(rule.action, ACTIONS),
-        )
-    if len(given) != 1:
-        raise RegimeError(
-            "a rule takes exactly one of pattern, last and above", received=rule
-        )
-    if rule.pattern is not None:
-        return functools.partial(matches, rule.pattern)
-    selected = _behind(rule, layers, blocks)
-    return lambda path: any(matches(name, path) for name in selected)
-
-
-def _behind(
-    rule: Rule,
-    layers: Mapping[str, keras.Layer],
-    blocks: Sequence[str],
-) -> list[str]:
-    """Returns the backbone's direct layers behind (or from) a place on."""
-    backbone = layers.get("backbone")
-    if backbone is None or not isinstance(backbone, keras.Model):
-        raise RegimeError("this rule needs a functional backbone", received=str(rule))
-    # Blocks may lie inside a layer, as a ViT's do in its encoder.
-    names = [path for path in layers if path.startswith("backbone/")]
-    if rule.last is not None:
-        if not 1 <= rule.last <= len(blocks):
-            raise RegimeError(
-                "the backbone does not have so many blocks",
-                received=str(rule),
-                expected=f"1 to {len(blocks)}: {', '.join(blocks) or 'none found'}",
-                fix="select layers with partial(pattern=...) instead",
-            )
-        pattern = f"backbone/{blocks[-rule.last]}"
-        first = min(i for i, name in enumerate(names) if matches(pattern, name))
-        return names[first:]
-    last = [i for i, name in enumerate(names) if matches(rule.above or "", name)]
-    return names[max(last) + 1 :] if last else []
-
-
-def _no_match(rule: Rule, units: Sequence[str]) -> RegimeError:
-    wanted = rule.pattern or rule.above or ""
-    # The first two parts of a path are what users name: backbone/block_3.
-    candidates = {
-        "/".join(path.split("/")[:depth]) for path in units for depth in (2, 9)
+def _without_adapters(layers: Mapping[str, keras.Layer]) -> dict[str, keras.Layer]:
+    inner = {
+        f"{path}/{adapter.name}"
+        for path, host in layers.items()
+        for adapter in attached(host).values()
     }
-    return RegimeError(
-        "a rule matches no layer",
-        received=str(rule),
-        expected=f"a pattern over paths such as {', '.join(units[:3])}",
-        nearest=nearest(wanted, sorted(candidates)),
-    )
+    return {
+        path: x
+        for path, x in layers.items()
+        if not any(path == y or path.startswith(f"{y}/") for y in inner)
+    }
+
+
+def _rule_of(path: str, decided: Mapping[str, Rule]) -> Rule:
+    # The rule of an adapter is that of its host.
+    while path not in decided:
+        path = path.rpartition("/")[0]
+    return decided[path]
+
+
+def _adapter_roles(
+    layers: Mapping[str, keras.Layer], decided: Mapping[str, Rule]
+) -> dict[str, str]:
+    """Returns the role of every layer that is (in) an adapter."""
+    roles: dict[str, str] = {}
+    for path, host in layers.items():
+        for adapter in attached(host).values():
+            rule = decided.get(path)
+            trains = adapter.active and rule is not None and rule.action in KINDS
+            top = f"{path}/{adapter.name}"
+            for inner in layers:
+                if inner == top or inner.startswith(f"{top}/"):
+                    roles[inner] = "adapter" if trains else "frozen"
+    return roles
 
 
 def _set_flags(
     layers: Mapping[str, keras.Layer], units: set[str], roles: Mapping[str, str]
 ) -> None:
-    moving = {path for path, role in roles.items() if role in ("trained", "fresh")}
-    # Parents come first: setting a parent sets its sublayers, which then follow.
+    # Parents come first: setting a parent sets its sublayers, which then follow. So an
+    # adapter trains inside a host that is frozen.
     for path, layer in layers.items():
         inside = {x for x in units if x == path or x.startswith(f"{path}/")}
-        trains = bool(inside & moving) if inside else roles.get(path) != "frozen"
-        if path in units and trains and path not in moving:
+        found = {roles[x] for x in inside}
+        own = roles.get(path)
+        if not inside:
+            layer.trainable = own != "frozen"
+            set_inference_mode(layer, on=not layer.trainable)
+            continue
+        moves = bool(found & _MOVING)
+        if path in units and moves and own not in _MOVING:
             raise RegimeError(
                 "a layer's own weights cannot be frozen while a layer in it trains",
                 received=path,
                 fix=f"freeze or train all of '{path}'",
             )
-        layer.trainable = trains
-        _set_inference_mode(layer, on=not trains)
-
-
-def _set_inference_mode(layer: keras.Layer, *, on: bool) -> None:
-    """Makes a layer ignore `training=True`, or heed it again."""
-    # The wrapper hides the method on the instance alone, so configurations, saving
-    # and other instances do not see it.
-    layer.__dict__.pop("call", None)
-    if on and "training" in inspect.signature(layer.call).parameters:
-        layer.__dict__["call"] = _in_inference_mode(layer.call)
-
-
-def _in_inference_mode(call: Callable[..., Any]) -> Callable[..., Any]:
-    @functools.wraps(call)
-    def frozen_call(*args: Any, **kwargs: Any) -> Any:
-        return call(*args, **(kwargs | {"training": False}))
-
-    return frozen_call
+        adapts = "adapter" in found
+        layer.trainable = moves or (adapts and (path not in units or own == "adapter"))
+        mine = tuple(f"{path}/{x.name}" for x in attached(layer).values())
+        others = {x for x in inside if not (mine and x.startswith(mine))}
+        still = not any(roles[x] in _MOVING | {"adapter"} for x in others)
+        set_inference_mode(layer, on=still)
 
 
 def _size(weight: keras.Variable) -> int:

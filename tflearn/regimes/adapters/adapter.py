@@ -22,6 +22,7 @@ class Adapter(keras.layers.Layer):
         mergeable: Whether its effect can be written into the host's weights.
         adapter_name: The name it was attached under.
         active: Whether the host calls it.
+        reached: Whether the host was called with it.
     """
 
     kind: ClassVar[str] = ""
@@ -29,6 +30,7 @@ class Adapter(keras.layers.Layer):
 
     adapter_name: str = "default"
     active: bool = True
+    reached: bool = False
 
     @classmethod
     def supports(cls, host: keras.Layer) -> bool:

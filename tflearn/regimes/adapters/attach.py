@@ -26,13 +26,21 @@ _METHODS = ("call", "quantized_call")
 _FROZEN = "_runs_in_inference_mode"
 
 
-def attach(host: keras.Layer, adapter: Adapter, *, name: str = "default") -> Adapter:
+def attach(
+    host: keras.Layer,
+    adapter: Adapter,
+    *,
+    name: str = "default",
+    prepare: bool = True,
+) -> Adapter:
     """Gives a layer an adapter, which becomes its active one.
 
     Args:
         host: A built layer; it is changed in place, wherever it is used.
         adapter: A new adapter.
         name: Tells several adapters of one layer apart.
+        prepare: Whether the adapter may change the host's own weights, as
+            quantization does.
 
     Returns:
         The adapter, with its weights.
@@ -51,7 +59,8 @@ def attach(host: keras.Layer, adapter: Adapter, *, name: str = "default") -> Ada
     ['adapter/a', 'adapter/b', 'bias', 'kernel']
     """
     _check(host, adapter, name)
-    adapter.prepare(host)
+    if prepare:
+        adapter.prepare(host)
     adapter.name = "adapter" if name == "default" else f"adapter_{name}"
     adapter.adapter_name = name
     with _scopes(host):
@@ -182,6 +191,7 @@ def _adapted(
 ) -> Callable[..., Any]:
     @functools.wraps(call)
     def adapted_call(*args: Any, **kwargs: Any) -> Any:
+        adapter.reached = True
         return adapter.around(host, call, *args, **kwargs)
 
     return adapted_call
