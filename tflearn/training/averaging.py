@@ -35,6 +35,7 @@ class Ended:
         score: Measures the model as it is on the validation split; higher is better.
             None without a validation split.
         headline: What the score is called.
+        sign: -1 where the headline is better when lower; the score is it times this.
         candidates: Steps whose weights were kept, with their scores.
         load: Reads the weights of a kept step by path.
     """
@@ -44,6 +45,7 @@ class Ended:
     batches: pipeline.TrainBatches
     score: Callable[[], float] | None
     headline: str
+    sign: int
     candidates: Mapping[int, float]
     load: Callable[[int], Weights]
 
@@ -127,7 +129,7 @@ def wise_ft(
         if alpha is not None:
             return f"WiSE-FT: alpha {alpha:.4g}, as declared"
         tried = ", ".join(
-            f"{share:.4g}: {value:.4f}" for share, value in scores.items()
+            f"{share:.4g}: {ended.sign * value:.4f}" for share, value in scores.items()
         )
         return f"WiSE-FT: alpha {best:.4g} by val_{ended.headline} ({tried})"
 
@@ -177,8 +179,9 @@ def greedy_soup(*, candidates: int = 5, statistics_batches: int = 32) -> Average
         )
         return (
             f"soup of {len(taken)} of {len(order)} kept steps "
-            f"({', '.join(map(str, taken))}): val_{ended.headline} {best:.4f}, "
-            f"the best alone {ended.candidates[order[0]]:.4f}"
+            f"({', '.join(map(str, taken))}): val_{ended.headline} "
+            f"{ended.sign * best:.4f}, "
+            f"the best alone {ended.sign * ended.candidates[order[0]]:.4f}"
         )
 
     return Average(name="greedy soup", finish=finish, candidates=candidates)

@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 import pathlib
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import keras
+import numpy as np
 
 from tflearn import regimes
 from tflearn.support import files
 from tflearn.support.console import say
-from tflearn.training import budgets, loop
+from tflearn.training import averaging, budgets, course, loop
 from tflearn.training.assessment import assess, measure
 from tflearn.training.checkpoints import Checkpoints
+from tflearn.training.layer_rates import innermost
 from tflearn.training.stage import Prepared
 
 
@@ -34,6 +37,8 @@ class State:
         waited: Validations since then.
         seconds: Wall-clock time spent training.
         stopped: Why it ended early, or an empty string.
+        digests: Fingerprints of what is frozen in this phase, from its beginning;
+            empty in the first phase, where the stage's beginning tells.
     """
 
     step: int = 0
@@ -45,6 +50,7 @@ class State:
     waited: int = 0
     seconds: float = 0.0
     stopped: str = ""
+    digests: dict[str, str] = dataclasses.field(default_factory=dict)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -54,15 +60,51 @@ class Outcome:
     Args:
         state: Steps, history and the best validation.
         proof: Number of frozen layers and parameters found bit-identical.
-        seconds: Seconds by phase.
+        seconds: Seconds by what was done.
+        notes: Lines on phases, and on what was done with the weights at the end.
     """
 
     state: State
     proof: dict[str, int]
     seconds: dict[str, float]
+    notes: tuple[str, ...] = ()
 
 
 Observer = Callable[[State], None]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class _Run:
+    """What the intervals of a stage share."""
+
+    prepared: Prepared
+    folder: pathlib.Path
+    state: State
+    checkpoints: Checkpoints
+    best: Checkpoints | None
+    kept: Checkpoints | None
+    average: averaging.Average | None
+    observers: Sequence[Observer]
+    # When the clock of `state.seconds` showed nothing.
+    began: float
+
+    def on_interval(self, step: int, logs: loop.Logs) -> bool:
+        prepared, state = self.prepared, self.state
+        model = prepared.network.model
+        state.step = step
+        state.seconds = time.perf_counter() - self.began
+        row = {"step": step, **{k: float(v) for k, v in logs.items()}}
+        state.history.append(row | _validate(prepared))
+        stop = _judge(prepared, state, self.best)
+        if self.average is not None and self.kept is not None:
+            _keep(prepared, state, self.kept, self.average.candidates)
+        _append(self.folder / "metrics.jsonl", state.history[-1])
+        self.checkpoints.save(
+            step, model, optimizer=model.optimizer, record=dataclasses.asdict(state)
+        )
+        for observe in self.observers:
+            observe(state)
+        return stop
 
 
 def execute(
@@ -72,6 +114,7 @@ def execute(
     census: regimes.Census,
     callbacks: Callable[[State], Sequence[keras.callbacks.Callback]] = lambda _: (),
     observers: Sequence[Observer] = (),
+    earlier: Mapping[str, Prepared] | None = None,
 ) -> Outcome:
     """Trains a stage, or goes on where an earlier process stopped.
 
@@ -81,70 +124,154 @@ def execute(
         census: What applying the stage's regime gave.
         callbacks: Makes further Keras callbacks, given the state at the start.
         observers: Called with the state after every interval.
+        earlier: The stages before this one by name, for an anchor that needs one.
 
     Returns:
         What became of it; the network's model holds the final weights.
     """
-    model = prepared.network.model
+    model, stage = prepared.network.model, prepared.stage
     regimes.reinitialize(model, census)
-    frozen = regimes.frozen_digests(model, census)
-    checkpoints = Checkpoints(folder / "checkpoints")
-    state = _start(prepared, folder, checkpoints)
-    best = Checkpoints(folder / "best") if prepared.stage.restore_best else None
-    _rewrite_log(folder / "metrics.jsonl", state)
+    length = _settled_length(prepared, folder)
+    legs = course.plan(prepared, length["total_steps"])
+    average = stage.average() if stage.average is not None else None
+    needed = stage.anchor is not None or average is not None
+    start = course.start_weights(prepared, folder) if needed else {}
+    hold = course.make_hold(prepared, folder, start, earlier or {})
+    never = course.always_frozen(legs)
+    frozen = regimes.frozen_digests(model, never)
+    with contextlib.ExitStack() as opened:
 
-    started = time.perf_counter()
-    before = state.seconds
+        def checkpoints(name: str, keep: int | None = 2) -> Checkpoints:
+            made = Checkpoints(folder / name, keep=keep)
+            opened.callback(made.close)
+            return made
 
-    def on_interval(step: int, logs: loop.Logs) -> bool:
-        state.step = step
-        state.seconds = before + time.perf_counter() - started
-        row = {"step": step, **{k: float(v) for k, v in logs.items()}}
-        state.history.append(row | _validate(prepared))
-        stop = _judge(prepared, state, best)
-        _append(folder / "metrics.jsonl", state.history[-1])
-        checkpoints.save(
-            step, model, optimizer=model.optimizer, record=dataclasses.asdict(state)
+        saved = checkpoints("checkpoints")
+        first = course.leg_at(legs, saved.latest or 0)
+        digests = regimes.frozen_digests(model, legs[first].census)
+        course.enter(prepared, legs[first], hold, total_steps=length["total_steps"])
+        state = _restore(prepared, saved, length)
+        run = _Run(
+            prepared=prepared,
+            folder=folder,
+            state=state,
+            checkpoints=saved,
+            best=checkpoints("best") if stage.restore_best else None,
+            kept=checkpoints("soup", None) if average and average.candidates else None,
+            average=average,
+            observers=observers,
+            began=time.perf_counter() - state.seconds,
         )
-        for observe in observers:
-            observe(state)
-        return stop
-
-    schedule = loop.Schedule(
-        total_steps=state.step if state.stopped else state.total_steps,
-        interval_steps=state.interval,
-        start_step=state.step,
-        seconds=_seconds_left(prepared, state),
-    )
-    loop.train(
-        model,
-        prepared.batches,
-        schedule=schedule,
-        on_interval=on_interval,
-        callbacks=callbacks(state),
-    )
-    if best is not None and state.best_step not in (0, state.step):
-        best.restore(model, step=state.best_step)
-        say(f"restored the best weights, of step {state.best_step}")
-    for opened in filter(None, (checkpoints, best)):
-        opened.close()
+        _rewrite_log(folder / "metrics.jsonl", state)
+        _train(run, legs[first:], hold, state.digests or digests, callbacks)
+        notes = [course.describe(leg) for leg in legs] if len(legs) > 1 else []
+        notes += _finish(run, start)
     return Outcome(
         state=state,
-        proof=regimes.check_unchanged(model, census, frozen),
+        proof=regimes.check_unchanged(model, never, frozen),
         seconds={"train": state.seconds},
+        notes=tuple(notes),
     )
 
 
-def _start(prepared: Prepared, folder: pathlib.Path, saved: Checkpoints) -> State:
-    """Compiles the model and restores the newest checkpoint, if there is one."""
-    # The schedule needs the length that the first process settled on.
-    length_file = folder / "length.json"
-    if not length_file.exists():
-        files.write_json(length_file, _length(prepared))
-    length = files.read_json(length_file)
-    _compile(prepared, length["total_steps"])
+def _train(
+    run: _Run,
+    legs: Sequence[course.Leg],
+    hold: course.Hold | None,
+    digests: Mapping[str, str],
+    callbacks: Callable[[State], Sequence[keras.callbacks.Callback]],
+) -> None:
+    """Trains the phases that remain, the first of them entered and restored."""
+    prepared, state, model = run.prepared, run.state, run.prepared.network.model
+    for number, leg in enumerate(legs):
+        if number:
+            course.go_on(prepared, leg, hold, total_steps=state.total_steps)
+            state.digests = regimes.frozen_digests(model, leg.census)
+            digests = state.digests
+        loop.train(
+            model,
+            prepared.batches,
+            schedule=loop.Schedule(
+                total_steps=state.step if state.stopped else leg.span.end,
+                interval_steps=state.interval,
+                start_step=state.step,
+                seconds=_seconds_left(prepared, state),
+            ),
+            on_interval=run.on_interval,
+            # The bar of a phase ends with the phase.
+            callbacks=callbacks(dataclasses.replace(state, total_steps=leg.span.end)),
+        )
+        regimes.check_unchanged(model, leg.census, digests)
+        if state.stopped or state.step < leg.span.end:
+            return
+        if number + 1 < len(legs) and innermost(model.optimizer).use_ema:
+            # `fit` ended with the averages; the next phase goes on from the weights.
+            run.checkpoints.restore(model, optimizer=model.optimizer)
+
+
+def _finish(run: _Run, start: Mapping[str, np.ndarray]) -> list[str]:
+    """Brings the best weights back and averages, as declared; says what it did."""
+    model, state = run.prepared.network.model, run.state
+    lines = []
+    if run.best is not None and state.best_step not in (0, state.step):
+        run.best.restore(model, step=state.best_step)
+        lines.append(f"restored the best weights, of step {state.best_step}")
+    if run.average is not None:
+        lines.append(run.average.finish(_ended(run, start)))
+    for line in lines:
+        say(line)
+    return lines[-1:] if run.average is not None else []
+
+
+def _ended(run: _Run, start: Mapping[str, np.ndarray]) -> averaging.Ended:
+    prepared, kept = run.prepared, run.kept
+    sign = -1 if prepared.lower_is_better else 1
+    scores = _scores(prepared, run.state)
+    return averaging.Ended(
+        model=prepared.network.model,
+        start=start,
+        batches=prepared.batches,
+        score=(lambda: sign * _validate(prepared)[f"val_{prepared.headline}"])
+        if "validation" in prepared.examples
+        else None,
+        headline=prepared.headline,
+        sign=sign,
+        candidates={step: scores[step] for step in (kept.steps if kept else ())},
+        load=lambda step: (
+            course.named(prepared.network.model, kept.read(step)) if kept else {}
+        ),
+    )
+
+
+def _scores(prepared: Prepared, state: State) -> dict[int, float]:
+    """Returns the headline of every interval by step, higher is better."""
+    sign, name = -1 if prepared.lower_is_better else 1, f"val_{prepared.headline}"
+    return {int(row["step"]): sign * row[name] for row in state.history if name in row}
+
+
+def _keep(prepared: Prepared, state: State, kept: Checkpoints, count: int) -> None:
+    """Keeps the weights of the best intervals, the earlier of equally good ones."""
+    scores = _scores(prepared, state)
+    if state.step in scores:
+        kept.save(state.step, prepared.network.model)
+    # A process that was killed may have kept steps that are trained again.
+    known = [step for step in kept.steps if step in scores]
+    for step in sorted(known, key=lambda x: (-scores[x], x))[count:]:
+        kept.delete(step)
+
+
+def _settled_length(prepared: Prepared, folder: pathlib.Path) -> dict[str, int]:
+    """Returns the length of the stage that its first process settled on."""
+    path = folder / "length.json"
+    if not path.exists():
+        files.write_json(path, _length(prepared))
+    return files.read_json(path)
+
+
+def _restore(prepared: Prepared, saved: Checkpoints, length: dict[str, int]) -> State:
+    """Restores the newest checkpoint, if there is one."""
     if saved.latest is None:
-        return State(**length)
+        return State(total_steps=length["total_steps"], interval=length["interval"])
     model = prepared.network.model
     state = State(**saved.restore(model, optimizer=model.optimizer))
     say(
@@ -158,7 +285,13 @@ def _length(prepared: Prepared) -> dict[str, int]:
     if prepared.total_steps is not None:
         return {"total_steps": prepared.total_steps, "interval": prepared.interval}
     budget = budgets.parse(prepared.stage.budget)
-    _compile(prepared, total_steps=1000)
+    loop.compile_model(
+        prepared.network.model,
+        optimizer=prepared.make_optimizer(1000),
+        loss=prepared.loss(),
+        metrics=prepared.metrics(),
+        jit_compile=prepared.stage.jit_compile,
+    )
     seconds = loop.measure_step_seconds(prepared.network.model, prepared.batches)
     total = budgets.total_steps(
         budget,
@@ -175,16 +308,6 @@ def _length(prepared: Prepared) -> dict[str, int]:
         "total_steps": total,
         "interval": max(1, min(prepared.interval, total // 20)),
     }
-
-
-def _compile(prepared: Prepared, total_steps: int) -> None:
-    loop.compile_model(
-        prepared.network.model,
-        optimizer=prepared.make_optimizer(total_steps),
-        loss=prepared.loss(),
-        metrics=prepared.metrics(),
-        jit_compile=prepared.stage.jit_compile,
-    )
 
 
 def _validate(prepared: Prepared) -> dict[str, float]:
