@@ -9,6 +9,7 @@ import numpy as np
 
 from tflearn.data.augmentation import Augmentation
 from tflearn.data.examples import Examples, ImageExamples
+from tflearn.data.mixture import MixedOrder, Mixture, order_of
 from tflearn.data.order import Order
 from tflearn.support import seeds
 from tflearn.support.errors import ConfigError
@@ -37,7 +38,7 @@ class RawBatches:
         self,
         examples: Examples,
         targets: np.ndarray,
-        order: Order,
+        order: Order | MixedOrder,
         *,
         weights: np.ndarray | None,
         pixels: bool,
@@ -73,7 +74,12 @@ class MadeBatches:
     """
 
     def __init__(
-        self, examples: Examples, order: Order, make_batch: MakeBatch, *, seed: int
+        self,
+        examples: Examples,
+        order: Order | MixedOrder,
+        make_batch: MakeBatch,
+        *,
+        seed: int,
     ) -> None:
         self._examples = examples
         self._order = order
@@ -143,7 +149,12 @@ def generator(seed: int, step: int) -> np.random.Generator:
 
 
 def made_batches(
-    examples: Examples, make_batch: MakeBatch, *, batch_size: int, seed: int
+    examples: Examples,
+    make_batch: MakeBatch,
+    *,
+    batch_size: int,
+    seed: int,
+    mixture: Mixture | None = None,
 ) -> TrainBatches:
     """Gives random access to training batches that an objective makes.
 
@@ -152,12 +163,14 @@ def made_batches(
         make_batch: Called with examples, indices `(batch,)` and a generator.
         batch_size: Examples a step.
         seed: Seed of order and generators.
+        mixture: Which of the examples are new, if some are rehearsed.
 
     Returns:
         The batches.
     """
-    order = Order(
+    order = order_of(
         len(examples),
+        mixture,
         batch_size=batch_size,
         seed=seeds.derive(seed, "order"),
         lengths=examples.lengths,
@@ -175,6 +188,7 @@ def train_batches(
     data: Data,
     num_outputs: int,
     one_hot: bool,
+    mixture: Mixture | None = None,
 ) -> TrainBatches:
     """Gives random access to training batches.
 
@@ -186,6 +200,7 @@ def train_batches(
         data: The declaration: augmentation, balance, workers.
         num_outputs: Number of classes.
         one_hot: Whether class numbers become float32 rows `(classes,)`.
+        mixture: Which of the examples are new, if some are rehearsed.
 
     Returns:
         The batches.
@@ -196,8 +211,16 @@ def train_batches(
     if targets is None:
         raise ConfigError("training needs targets", fix="declare data.Data.target")
     augmentation = _augmentation(examples, data, seeds.derive(seed, "augmentation"))
+    order = order_of(
+        len(examples),
+        mixture,
+        batch_size=batch_size,
+        seed=seeds.derive(seed, "order"),
+        lengths=examples.lengths,
+        classes=_classes(targets, data) if data.balance == "sampling" else None,
+    )
     batches = TrainBatches(
-        _raw(examples, targets, batch_size, seed, data, num_outputs, one_hot),
+        _raw(examples, targets, order, data, num_outputs, one_hot, mixture),
         examples,
         augmentation=augmentation,
         workers=data.workers,
@@ -211,33 +234,34 @@ def train_batches(
 def _raw(
     examples: Examples,
     targets: np.ndarray,
-    batch_size: int,
-    seed: int,
+    order: Order | MixedOrder,
     data: Data,
     num_outputs: int,
     one_hot: bool,
+    mixture: Mixture | None,
 ) -> RawBatches:
-    classes = targets if targets.dtype.kind == "i" else None
-    if data.balance != "none" and classes is None:
-        raise ConfigError(
-            "classes can only be balanced where each example has one",
-            received=f"balance = '{data.balance}'",
-        )
-    order = Order(
-        len(examples),
-        batch_size=batch_size,
-        seed=seeds.derive(seed, "order"),
-        lengths=examples.lengths,
-        classes=classes if data.balance == "sampling" else None,
-    )
+    classes = _classes(targets, data)
     weights = None
     if classes is not None and data.balance == "class_weights":
-        weights = class_weights(classes, num_outputs)
+        sets = (classes,) if mixture is None else mixture.split(classes)
+        weights = np.concatenate([class_weights(x, num_outputs) for x in sets])
     if classes is not None and one_hot:
         targets = np.eye(num_outputs, dtype=np.float32)[classes]
     return RawBatches(
         examples, targets, order, weights=weights, pixels=bool(data.augment)
     )
+
+
+def _classes(targets: np.ndarray, data: Data) -> np.ndarray | None:
+    """Returns the targets if they are one class an example."""
+    if targets.dtype.kind == "i":
+        return targets
+    if data.balance != "none":
+        raise ConfigError(
+            "classes can only be balanced where each example has one",
+            received=f"balance = '{data.balance}'",
+        )
+    return None
 
 
 def class_weights(classes: np.ndarray, num_classes: int) -> np.ndarray:

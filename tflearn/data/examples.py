@@ -97,7 +97,7 @@ class TextExamples(Examples):
             *_note_unknown(split, encoder, self._tokens, int(lengths.sum())),
         )
         self.lengths = np.minimum(lengths, limit)
-        self.padded_lengths = _padded_lengths(self.lengths, limit)
+        self.padded_lengths = fitting_lengths(self.lengths, limit)
         one = self.batch(np.zeros(1, dtype=np.int64))
         self.inputs = {
             name: TensorSpec(shape=(None, *array.shape[2:]), dtype=str(array.dtype))
@@ -286,7 +286,16 @@ def _note_unknown(
     )
 
 
-def _padded_lengths(lengths: np.ndarray, limit: int) -> tuple[int, ...]:
+def fitting_lengths(lengths: np.ndarray, limit: int) -> tuple[int, ...]:
+    """Returns the few lengths that texts are padded to.
+
+    Args:
+        lengths: Tokens of each text, `(n,)`.
+        limit: The longest that is taken.
+
+    Returns:
+        Ascending lengths; the last one holds every text.
+    """
     quantiles: Any = np.quantile(lengths, _QUANTILES, method="higher")
     rounded = (-(-int(q) // _LENGTH_MULTIPLE) * _LENGTH_MULTIPLE for q in quantiles)
     return tuple(sorted({min(max(length, 1), limit) for length in rounded}))

@@ -98,7 +98,7 @@ def _report(
     state = outcome.state
     seen = state.step * prepared.stage.batch_size
     epoch = budgets.steps_per_epoch(
-        len(prepared.examples["train"]), prepared.stage.batch_size
+        len(prepared.examples["train"]), prepared.new_per_step
     )
     stopped = [f"stopped early: {state.stopped}"] if state.stopped else []
     return StageReport(
