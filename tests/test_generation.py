@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 import functools
+import importlib
+import json
 import math
+import pathlib
 from collections.abc import Sequence
+from typing import Any
 
 import keras
 import numpy as np
 import pytest
 
 from tflearn import backbones
-from tflearn.backbones import vocabularies
+from tflearn.backbones import encoder_files, vocabularies
 from tflearn.backbones.tokenizers import text_encoder
 from tflearn.evaluation import diversity, generation
 from tflearn.support.errors import BackboneError, ConfigError
 
+line = importlib.import_module("tflearn.run")
 hub = backbones.import_keras_hub()
 LETTERS = "abcdefgh"
 CONTEXT = 8
@@ -269,3 +274,103 @@ def test_texts_that_are_too_short_have_no_figure() -> None:
     assert diversity.diversity([[1]]) == {"distinct_1": 1.0}
     with pytest.raises(ValueError, match="n=0"):
         diversity.distinct_n([[1]], n=0)
+
+
+@pytest.fixture
+def finished_run(tmp_path: pathlib.Path) -> pathlib.Path:
+    """The folder of a run that learnt to count through the alphabet."""
+    return write_run(tmp_path / "run", *counting_model("end"))
+
+
+def write_run(
+    folder: pathlib.Path,
+    model: keras.Model,
+    encoder: backbones.TextEncoder,
+    **labels: Any,
+) -> pathlib.Path:
+    (folder / "model").mkdir(parents=True)
+    model.save(folder / "model/model.keras")
+    encoder_files.save_encoder(encoder, folder / "model/encoder")
+    written = {
+        "task": "causal_lm",
+        "classes": [],
+        "input": "text",
+        "target": None,
+        "kind": "text",
+        "max_length": None,
+        "truncate": False,
+        "temperature": None,
+    }
+    (folder / "model/labels.json").write_text(json.dumps(written | labels))
+    return folder
+
+
+def predict(run: pathlib.Path, *flags: str) -> int:
+    return line.main(["--mode=predict", f"--run_dir={run}", *flags])
+
+
+def test_predict_continues_lines_of_text(
+    finished_run: pathlib.Path,
+    tmp_path: pathlib.Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    # The second text is longer than the model takes.
+    (tmp_path / "prompts.txt").write_text("f\nabcdefgabcdefgabc\na\n")
+    flags = [f"--input={tmp_path}/prompts.txt", "--max_new_tokens=4"]
+    assert predict(finished_run, *flags, "--sampler=greedy") == 0
+    rows = [json.loads(row) for row in capsys.readouterr().out.splitlines()]
+    assert rows == [
+        {"row": 0, "generated": "gh", "tokens": 2, "ended": True},
+        {"row": 1, "generated": "defg", "tokens": 4, "ended": False},
+        {"row": 2, "generated": "bcde", "tokens": 4, "ended": False},
+    ]
+
+
+def test_predict_keeps_bad_rows_and_prints_diversity(
+    finished_run: pathlib.Path,
+    tmp_path: pathlib.Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    rows = [{"text": "a"}, {"text": ""}, {"text": "b"}]
+    (tmp_path / "in.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    target = tmp_path / "out.jsonl"
+    flags = [f"--input={tmp_path}/in.jsonl", f"--output={target}"]
+    assert predict(finished_run, *flags, "--sampler=beam:2", "--temperature=2") == 0
+    made = [json.loads(row) for row in target.read_text().splitlines()]
+    assert [row.get("generated") for row in made] == ["bcdefgh", None, "cdefgh"]
+    assert made[1] == {"row": 1, "error": "empty text"}
+    assert "distinct_1 0.538" in capsys.readouterr().out
+
+
+WRONG_FLAGS = {
+    "--max_new_tokens is not a number": "--max_new_tokens=many",
+    "--seed is not a number": "--seed=-1",
+    "there is no such sampler": "--sampler=best",
+    "the sampler cannot work": "--temperature=0",
+}
+
+
+@pytest.mark.parametrize("message", WRONG_FLAGS)
+def test_wrong_flags_are_explained(
+    message: str,
+    finished_run: pathlib.Path,
+    tmp_path: pathlib.Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    (tmp_path / "in.txt").write_text("a")
+    flags = [f"--input={tmp_path}/in.txt", WRONG_FLAGS[message]]
+    assert predict(finished_run, *flags) == 2
+    assert message in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("task", ["class", "masked_lm"])
+def test_a_run_that_makes_no_texts_says_so(
+    task: str, tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = write_run(tmp_path / "run", *counting_model("end"), task=task)
+    (tmp_path / "in.txt").write_text("a")
+    assert predict(run, f"--input={tmp_path}/in.txt", "--sampler=greedy") == 2
+    assert "--sampler means nothing to this run" in capsys.readouterr().err
+    if task == "masked_lm":
+        assert predict(run, f"--input={tmp_path}/in.txt") == 2
+        assert "no labels to predict" in capsys.readouterr().err

@@ -47,13 +47,16 @@ _EXAMPLES = {
 _NOISY = ("absl", "google", "jax", "keras", "orbax", "tensorflow")
 _ALWAYS = ("--mode", "--backend", "--debug")
 _DECLARED = ("--gin_bindings", "--gin_search_path")
+_GENERATED = ("--max_new_tokens", "--sampler", "--temperature", "--seed")
 MODES: Mapping[str, Mode] = MappingProxyType(
     {
         "train": Mode((), ("--gin_file", "--run_dir", *_DECLARED, "--output_dir")),
         "check": Mode(("--gin_file",), _DECLARED),
         "compare": Mode(("--gin_file",), (*_DECLARED, "--output_dir")),
         "evaluate": Mode(("--run_dir",), ("--split", "--input", "--output")),
-        "predict": Mode(("--run_dir", "--input"), ("--output", "--format")),
+        "predict": Mode(
+            ("--run_dir", "--input"), ("--output", "--format", *_GENERATED)
+        ),
     }
 )
 
@@ -132,6 +135,10 @@ def parse(flags: Sequence[str]) -> Arguments:
         input=given.input,
         output=given.output,
         format=given.format or FORMATS[0],
+        max_new_tokens=given.max_new_tokens,
+        sampler=given.sampler,
+        temperature=given.temperature,
+        seed=given.seed,
         debug=given.debug,
     )
 
@@ -153,6 +160,10 @@ def _parser() -> argparse.ArgumentParser:
     add("--input", help="a file of rows or a folder; - for standard input")
     add("--output", help="the file to write (default: standard output)")
     add("--format", help="jsonl (default) or csv, for predict")
+    add("--max_new_tokens", help="for predict with a language model (default: 100)")
+    add("--sampler", help="greedy, random, top_k:40 (default), top_p:0.9, beam:4")
+    add("--temperature", help="what logits are divided by (default: 1)")
+    add("--seed", help="another seed draws other texts (default: 0)")
     add("--backend", help="jax or tensorflow (default: KERAS_BACKEND, else jax)")
     add("--debug", action="store_true", help="show tracebacks and all log lines")
     return parser

@@ -21,6 +21,10 @@ class Arguments:
         input: A file of rows; for `predict` `-` is standard input.
         output: The file to write; None is standard output.
         format: `jsonl` or `csv`.
+        max_new_tokens: How long the texts get that a language model makes, as given.
+        sampler: How it chooses tokens; see `tflearn.evaluation.generation`.
+        temperature: What its logits are divided by, as given.
+        seed: Decides what it draws, as given.
         debug: Whether errors show where in the code they arose.
     """
 
@@ -35,4 +39,8 @@ class Arguments:
     input: str | None = None
     output: str | None = None
     format: str = "jsonl"
+    max_new_tokens: str | None = None
+    sampler: str | None = None
+    temperature: str | None = None
+    seed: str | None = None
     debug: bool = False

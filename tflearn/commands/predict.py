@@ -1,9 +1,13 @@
-"""`--mode=predict`: labels and probabilities for the rows of a file, in their order."""
+"""`--mode=predict`: what a run says of the rows of a file, in their order.
+
+Labels and probabilities, numbers, or, of a language model, how the texts go on.
+"""
 
 from __future__ import annotations
 
 import csv
 import dataclasses
+import functools
 import io
 import json
 import pathlib
@@ -15,6 +19,7 @@ from typing import Any
 import numpy as np
 
 from tflearn import config
+from tflearn.commands import generation
 from tflearn.commands.arguments import Arguments
 from tflearn.data import Data, Split, images, sources
 from tflearn.evaluation import calibration
@@ -33,6 +38,7 @@ _READERS = {
     ".npz": sources.npz,
 }
 FORMATS = ("jsonl", "csv")
+Answer = Callable[[FinishedRun, Split, Data], Iterator[dict[str, Any]]]
 
 
 def main(arguments: Arguments) -> int:
@@ -53,10 +59,16 @@ def main(arguments: Arguments) -> int:
             nearest=nearest(arguments.format, FORMATS),
         )
     run = _open(pathlib.Path(arguments.run_dir or ""))
-    if arguments.input == "-":
-        rows = _from_text(run, sys.stdin.read())
+    generation.check_flags(run, arguments)
+    if run.task in generation.TASKS:
+        answer = functools.partial(_continued, arguments=arguments)
     else:
-        rows = _from_path(run, pathlib.Path(arguments.input or ""))
+        run.check_has_targets()
+        answer = _answered
+    if arguments.input == "-":
+        rows = _from_text(run, sys.stdin.read(), answer)
+    else:
+        rows = _from_path(run, pathlib.Path(arguments.input or ""), answer)
     text = _as_csv(rows) if arguments.format == "csv" else _as_jsonl(rows)
     if arguments.output in (None, "-"):
         sys.stdout.write(text)
@@ -80,18 +92,22 @@ def _open(folder: pathlib.Path) -> FinishedRun:
         return finished.open_run(folder)
 
 
-def _from_text(run: FinishedRun, text: str) -> list[dict[str, Any]]:
+def _from_text(run: FinishedRun, text: str, answer: Answer) -> list[dict[str, Any]]:
     """Predicts lines; JSON objects are told from texts by the first character."""
     suffix = ".jsonl" if text.lstrip().startswith("{") else ".txt"
     with tempfile.TemporaryDirectory() as name:
         folder = pathlib.Path(name)
         path = pathlib.Path(f"standard_input{suffix}")
         (folder / path).write_text(text, encoding="utf-8")
-        return _from_path(run, path, folder=folder)
+        return _from_path(run, path, answer, folder=folder)
 
 
 def _from_path(
-    run: FinishedRun, path: pathlib.Path, *, folder: pathlib.Path | None = None
+    run: FinishedRun,
+    path: pathlib.Path,
+    answer: Answer,
+    *,
+    folder: pathlib.Path | None = None,
 ) -> list[dict[str, Any]]:
     reader: Callable[..., Any] | None = _READERS.get(path.suffix.lower())
     if reader is None and run.labels["kind"] == "image":
@@ -115,13 +131,8 @@ def _from_path(
     dataset = data.load(target_kind="none", require_train=False)
     split = dataset.splits["test"]
     _check_kind(run, split)
-    long = run.too_long(split, data)
     rows = {bad.ordinal: _error(bad.ordinal, bad.reason) for bad in split.bad}
-    rows |= {split.ordinal(x): _error(split.ordinal(x), long[x]) for x in long}
-    split = _without(split, long)
-    if len(split):
-        outputs = run.outputs(split, data)
-        rows |= {row["row"]: row for row in _results(run, split, outputs)}
+    rows |= {row["row"]: row for row in answer(run, split, data)}
     if reader is _images:
         named = zip(split.table.ordinals, split.table.column("path"), strict=True)
         rows = {row: {"row": row, "path": path} | rows[row] for row, path in named}
@@ -173,6 +184,23 @@ def _without(split: Split, left_out: Mapping[int, str]) -> Split:
 
 def _error(row: int, reason: str) -> dict[str, Any]:
     return {"row": row, "error": reason}
+
+
+def _answered(run: FinishedRun, split: Split, data: Data) -> Iterator[dict[str, Any]]:
+    """Gives what the model predicts for the rows that it takes."""
+    long = run.too_long(split, data)
+    yield from (_error(split.ordinal(x), reason) for x, reason in long.items())
+    split = _without(split, long)
+    if len(split):
+        yield from _results(run, split, run.outputs(split, data))
+
+
+def _continued(
+    run: FinishedRun, split: Split, data: Data, *, arguments: Arguments
+) -> Iterator[dict[str, Any]]:
+    """Gives how texts go on; one of any length goes on from its last tokens."""
+    if len(split):
+        yield from generation.results(run, split, arguments)
 
 
 def _results(

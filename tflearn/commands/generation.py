@@ -1,0 +1,94 @@
+"""`--mode=predict` on a run that learnt to continue texts."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from typing import Any
+
+from tflearn.commands.arguments import Arguments
+from tflearn.data import Split
+from tflearn.evaluation import diversity, generation
+from tflearn.support.console import say
+from tflearn.support.errors import ConfigError
+from tflearn.training.finished import FinishedRun
+
+#: Tasks of runs whose model gives logits of the next token.
+TASKS = ("causal_lm",)
+_FLAGS = ("max_new_tokens", "sampler", "temperature", "seed")
+_MAX_NEW_TOKENS = 100
+_SAMPLER = "top_k:40"
+
+
+def check_flags(run: FinishedRun, arguments: Arguments) -> None:
+    """Checks that flags about texts are given for a run that makes texts.
+
+    Args:
+        run: The run.
+        arguments: The flags.
+
+    Raises:
+        ConfigError: A flag means nothing to this run.
+    """
+    given = [name for name in _FLAGS if getattr(arguments, name) is not None]
+    if given and run.task not in TASKS:
+        raise ConfigError(
+            f"--{given[0]} means nothing to this run",
+            received=f"a run of task '{run.task}'",
+            expected=f"a run of task {' or '.join(map(repr, TASKS))}",
+        )
+
+
+def results(
+    run: FinishedRun, split: Split, arguments: Arguments
+) -> Iterator[dict[str, Any]]:
+    """Continues the texts of a split.
+
+    Args:
+        run: A run of one of `TASKS`.
+        split: The prompts.
+        arguments: How many tokens, which sampler, the seed.
+
+    Yields:
+        A row a prompt: its number, the new text, how many tokens that is, and whether
+        the model ended it.
+    """
+    made = generation.generate(
+        run.model,
+        run.encoder,
+        list(split.inputs),
+        max_new_tokens=int(_number(arguments, "max_new_tokens", _MAX_NEW_TOKENS)),
+        sampler=generation.make_sampler(
+            arguments.sampler or _SAMPLER,
+            temperature=_number(arguments, "temperature", 1.0),
+        ),
+        seed=int(_number(arguments, "seed", 0)),
+    )
+    for index, one in enumerate(made):
+        yield {
+            "row": split.ordinal(index),
+            "generated": one.text,
+            "tokens": len(one.ids),
+            "ended": one.ended,
+        }
+    if arguments.output not in (None, "-"):
+        figures = diversity.diversity([one.ids.tolist() for one in made])
+        say("of tokens: " + ", ".join(f"{k} {v:.3f}" for k, v in figures.items()))
+
+
+def _number(arguments: Arguments, name: str, default: float) -> float:
+    given = getattr(arguments, name)
+    if given is None:
+        return default
+    kind = float if name == "temperature" else int
+    try:
+        value = kind(given)
+    except ValueError:
+        value = math.nan
+    if not math.isfinite(value) or value < 0:
+        raise ConfigError(
+            f"--{name} is not a number that can be used",
+            received=given,
+            expected="a number" if kind is float else "a whole number",
+        )
+    return value
