@@ -310,7 +310,9 @@ def test_packed_rows_are_joined_after_packing() -> None:
             return {"token_ids": self._rows[indices]}
 
     new, targets, old = load("text", declared("text", range(21, 26)))
-    mixed = old.arrange(new, targets, lambda examples, targets: Packed(examples))
+    mixed = old.arrange(
+        new, targets, lambda examples, targets: Packed(examples), arranged=Packed(new)
+    )
     assert mixed.mixture is not None
     count = mixed.mixture.num_new
     assert count == len(Packed(new)) and len(mixed.examples) > count

@@ -72,12 +72,15 @@ class Rehearsal:
         """Returns how many examples of a batch are old."""
         return old_per_step(self.share, batch_size)
 
-    def load(self, new: Dataset, encoder: Any) -> Rehearsed:
+    def load(
+        self, new: Dataset, encoder: Any, *, any_length: bool = False
+    ) -> Rehearsed:
         """Loads and encodes the old rows.
 
         Args:
             new: The data of the stage.
             encoder: The backbone's encoder.
+            any_length: As in `pipeline.encode`.
 
         Returns:
             The old rows, their targets numbered as those of the new data.
@@ -97,7 +100,7 @@ class Rehearsal:
         data = dataclasses.replace(declared, **same)
         return Rehearsed(
             dataset=dataclasses.replace(old, data=data),
-            examples=pipeline.encode(split, encoder, data=data),
+            examples=pipeline.encode(split, encoder, data=data, any_length=any_length),
             share=self.share,
             notes=tuple(f"rehearsal: {note}" for note in notes),
         )
@@ -149,7 +152,12 @@ class Rehearsed:
         return Mixed(join(new, self.examples), both, mixture)
 
     def arrange(
-        self, new: Examples, targets: np.ndarray | None, arrange: Arrange
+        self,
+        new: Examples,
+        targets: np.ndarray | None,
+        arrange: Arrange,
+        *,
+        arranged: Examples,
     ) -> Mixed:
         """Arranges new and old examples as an objective that makes its own targets.
 
@@ -157,17 +165,18 @@ class Rehearsed:
             new: The new training examples.
             targets: Their targets, for an objective that wants some.
             arrange: Called with examples and targets.
+            arranged: What it returned for the new examples.
 
         Returns:
             The arranged examples of both.
         """
-        mixed, alone = self.mix(new, targets), arrange(new, targets)
-        if len(alone) == len(new):
+        if len(arranged) == len(new):
+            mixed = self.mix(new, targets)
             return mixed._replace(examples=arrange(mixed.examples, mixed.targets))
         # A row that is packed of several documents is either new or old.
         old = arrange(self.examples, self.targets)
-        mixture = Mixture(num_new=len(alone), share=self.share)
-        return Mixed(join(alone, old), None, mixture)
+        mixture = Mixture(num_new=len(arranged), share=self.share)
+        return Mixed(join(arranged, old), None, mixture)
 
 
 def _check_declaration(old: Data, new: Data) -> None:

@@ -186,7 +186,11 @@ def prepare(stage: Stage, backbone: Backbone, *, seed: int) -> Prepared:
         )
         for name, split in dataset.splits.items()
     }
-    old = stage.rehearsal and stage.rehearsal.load(dataset, backbone.encoder)
+    old = stage.rehearsal and stage.rehearsal.load(
+        dataset,
+        backbone.encoder,
+        any_length=getattr(objective, "any_length", False),
+    )
     rows = _rows(objective, dataset, examples["train"], old)
     # The head's initial values depend on the stage alone, not on what ran before.
     keras.utils.set_random_seed(seeds.derive(seed, "head", stage.name))
@@ -285,7 +289,9 @@ def _pretext(
     train, mixture = arranged["train"], None
     if old is not None:
         targets = dataset.splits["train"].targets
-        train, _, mixture = old.arrange(examples["train"], targets, pretext.arrange)
+        train, _, mixture = old.arrange(
+            examples["train"], targets, pretext.arrange, arranged=train
+        )
     unused = pretext.features and unused_layers(backbone, pretext.features)
     return arranged, {
         "network": objectives.Network(
