@@ -108,7 +108,7 @@ def plan(prepared: Prepared, total_steps: int) -> tuple[Leg, ...]:
         stage.regime,
         total_steps=total_steps,
         num_examples=len(prepared.examples["train"]),
-        batch_size=stage.batch_size,
+        batch_size=prepared.new_per_step,
     )
     fresh = set(prepared.apply_regime().paths("fresh"))
     legs: list[Leg] = []
