@@ -22,6 +22,8 @@ from tflearn.regimes.rules import (
     train_above,
     train_last,
 )
+from tflearn.regimes.selective import bitfit, norm_only
+from tflearn.regimes.structural import bottleneck, houlsby, pfeiffer, prefix, prompt
 from tflearn.regimes.trainability import apply, reinitialize
 
 __all__ = [
@@ -29,6 +31,8 @@ __all__ = [
     "CensusRow",
     "Rule",
     "apply",
+    "bitfit",
+    "bottleneck",
     "check_unchanged",
     "dora",
     "freeze",
@@ -36,11 +40,16 @@ __all__ = [
     "frozen",
     "frozen_digests",
     "full",
+    "houlsby",
     "ia3",
     "lora",
     "low_rank",
     "merge",
+    "norm_only",
     "partial",
+    "pfeiffer",
+    "prefix",
+    "prompt",
     "qlora",
     "rehearsal",
     "reinitialize",

@@ -9,6 +9,7 @@ import keras
 
 from tflearn.regimes.adapters import KINDS
 from tflearn.regimes.rules import ACTIONS, Rule
+from tflearn.regimes.selective import SORTS
 from tflearn.support.errors import RegimeError, nearest
 from tflearn.support.patterns import matches
 
@@ -82,10 +83,27 @@ def _selector(
     if rule.pattern is None:
         selected = _behind(rule, layers, blocks)
         return lambda path: any(matches(name, path) for name in selected)
-    if rule.action not in KINDS:
+    fits = _fits(rule)
+    if fits is None:
         return functools.partial(matches, rule.pattern)
-    pattern, kind = rule.pattern, KINDS[rule.action]
-    return lambda path: matches(pattern, path) and kind.supports(layers[path])
+    pattern = rule.pattern
+    return lambda path: matches(pattern, path) and fits(layers[path])
+
+
+def _fits(rule: Rule) -> Callable[[keras.Layer], bool] | None:
+    """Returns which of the layers that a pattern names a rule is for; None: all."""
+    if rule.action in KINDS:
+        return KINDS[rule.action].supports
+    if rule.only is None:
+        return None
+    if rule.only not in SORTS:
+        raise RegimeError(
+            "unknown sort of layers",
+            received=str(rule),
+            expected=SORTS,
+            nearest=nearest(rule.only, SORTS),
+        )
+    return SORTS[rule.only]
 
 
 def _behind(
@@ -119,11 +137,17 @@ def _no_match(
 ) -> RegimeError:
     wanted = rule.pattern or rule.above or ""
     named = [path for path in units if matches(wanted, path)]
+    kinds = ", ".join(sorted({type(layers[path]).__name__ for path in named}))
     if rule.action in KINDS and named:
-        kinds = sorted({type(layers[path]).__name__ for path in named})
         return RegimeError(
             f"no layer of this pattern can have an adapter of kind '{rule.action}'",
-            received=f"{rule}, which names layers of kind {', '.join(kinds)}",
+            received=f"{rule}, which names layers of kind {kinds}",
+            expected=KINDS[rule.action].hosts,
+        )
+    if rule.only and named:
+        return RegimeError(
+            f"no layer of this pattern is a {rule.only}",
+            received=f"{rule}, which names layers of kind {kinds}",
         )
     # The first two parts of a path are what users name: backbone/block_3.
     candidates = {

@@ -26,6 +26,8 @@ class Rule:
             follows them in it.
         above: A path pattern; selects the backbone's layers behind the matched ones.
         options: Hyper-parameters of the adapter, by name.
+        only: With a pattern, selects among the matched layers those of a sort:
+            `normalization`.
     """
 
     action: str
@@ -33,6 +35,7 @@ class Rule:
     last: int | None = None
     above: str | None = None
     options: tuple[tuple[str, object], ...] = ()
+    only: str | None = None
 
     def __str__(self) -> str:
         """Returns the rule as a user would write it."""
@@ -40,7 +43,8 @@ class Rule:
             return f"{self.action}_last({self.last})"
         if self.above is not None:
             return f"{self.action}_above('{self.above}')"
-        options = "".join(f", {name}={value!r}" for name, value in self.options)
+        given = (*self.options, *([("only", self.only)] if self.only else []))
+        options = "".join(f", {name}={value!r}" for name, value in given)
         return f"{self.action}('{self.pattern}'{options})"
 
 

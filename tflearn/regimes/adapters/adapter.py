@@ -19,6 +19,7 @@ class Adapter(keras.layers.Layer):
 
     Attributes:
         kind: Name of the kind; the action of its rule and its name in files.
+        hosts: What layers `supports` accepts, in words.
         mergeable: Whether its effect can be written into the host's weights.
         adapter_name: The name it was attached under.
         active: Whether the host calls it.
@@ -26,6 +27,7 @@ class Adapter(keras.layers.Layer):
     """
 
     kind: ClassVar[str] = ""
+    hosts: ClassVar[str] = ""
     mergeable: ClassVar[bool] = False
 
     adapter_name: str = "default"

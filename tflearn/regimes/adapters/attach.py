@@ -208,6 +208,7 @@ def _check(host: keras.Layer, adapter: Adapter, name: str) -> None:
         raise RegimeError(
             f"an adapter of kind '{adapter.kind}' does not fit this layer",
             received=f"{host.name} ({type(host).__name__})",
+            expected=adapter.hosts,
         )
     if not name.isidentifier():
         raise RegimeError(

@@ -35,6 +35,7 @@ class BiasShift(Adapter):
     """
 
     kind = "bias"
+    hosts = "layers that own a weight named 'bias' or 'beta'"
     mergeable = True
 
     @classmethod

@@ -35,6 +35,7 @@ class Bottleneck(Adapter):
     """
 
     kind = "bottleneck"
+    hosts = "Dense, EinsumDense, convolutions (channels last)"
 
     def __init__(
         self,

@@ -30,6 +30,7 @@ class IA3(Adapter):
     """
 
     kind = "ia3"
+    hosts = "Dense, EinsumDense, convolutions"
     mergeable = True
 
     def __init__(self, *, feedforward: bool = False, **kwargs: Any) -> None:

@@ -47,6 +47,7 @@ class LoRA(Adapter):
     """
 
     kind = "lora"
+    hosts = "Dense, EinsumDense, convolutions without groups, embeddings"
     mergeable = True
 
     def __init__(
@@ -157,6 +158,7 @@ class DoRA(LoRA):
     """
 
     kind = "dora"
+    hosts = "Dense, EinsumDense, convolutions without groups, untied embeddings"
 
     @classmethod
     def supports(cls, host: keras.Layer) -> bool:

@@ -37,6 +37,7 @@ class Prefix(Adapter):
     """
 
     kind = "prefix"
+    hosts = "keras.layers.MultiHeadAttention and classes derived from it"
 
     def __init__(
         self, *, length: int = 10, stddev: float = 0.02, **kwargs: Any

@@ -39,6 +39,7 @@ class Prompt(Adapter):
     """
 
     kind = "prompt"
+    hosts = "a functional backbone with an input 'token_ids'"
 
     def __init__(
         self, *, length: int = 20, after_first: bool | None = None, **kwargs: Any

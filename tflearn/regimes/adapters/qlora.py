@@ -37,6 +37,7 @@ class QLoRA(LoRA):
     """
 
     kind = "qlora"
+    hosts = "Dense, EinsumDense"
     mergeable = False
 
     def __init__(
