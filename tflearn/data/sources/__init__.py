@@ -8,6 +8,7 @@
 | `npz`, `arrays` | NumPy arrays in files and in memory |
 | `sklearn` | the sets that scikit-learn ships |
 | `tfds`, `hugging_face` | sets of these libraries |
+| `planted_motif` | generated sequences, half of them with a motif |
 
 A function of your own works as well: it takes no arguments that are not declared, and
 returns a sequence of dicts, or such sequences by split.
@@ -20,6 +21,7 @@ Example:
 
 from tflearn.data.sources.delimited import csv, tsv
 from tflearn.data.sources.folders import image_folder, text_folder
+from tflearn.data.sources.generated import planted_motif
 from tflearn.data.sources.libraries import hugging_face, tfds
 from tflearn.data.sources.memory import arrays, npz, sklearn
 from tflearn.data.sources.parquet_files import parquet
@@ -34,6 +36,7 @@ __all__ = [
     "jsonl",
     "npz",
     "parquet",
+    "planted_motif",
     "sklearn",
     "text_files",
     "text_folder",
