@@ -19,6 +19,11 @@ True
 from tflearn.heads.classification import ClassificationHead, MultiLabelHead
 from tflearn.heads.cosine import CosineLogits
 from tflearn.heads.feature_maps import GeneralizedMeanPooling, GlobalAveragePooling
+from tflearn.heads.language_model import (
+    LanguageModel,
+    MaskedTokenTransform,
+    OutputBias,
+)
 from tflearn.heads.pooling import (
     AttentionPooling,
     FirstTokenPooling,
@@ -35,9 +40,12 @@ __all__ = [
     "FirstTokenPooling",
     "GeneralizedMeanPooling",
     "GlobalAveragePooling",
+    "LanguageModel",
     "LastTokenPooling",
+    "MaskedTokenTransform",
     "MaxPooling",
     "MeanPooling",
     "MultiLabelHead",
+    "OutputBias",
     "RegressionHead",
 ]

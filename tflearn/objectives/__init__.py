@@ -10,6 +10,7 @@ Example:
 from tflearn.objectives import teachers
 from tflearn.objectives.distillation import distillation
 from tflearn.objectives.image_text import image_text
+from tflearn.objectives.language import causal_lm
 from tflearn.objectives.masked_image import masked_image
 from tflearn.objectives.objective import Network, Objective
 from tflearn.objectives.pretext import Pretext, SelfSupervised
@@ -23,6 +24,7 @@ __all__ = [
     "Pretext",
     "SelfSupervised",
     "Views",
+    "causal_lm",
     "classification",
     "distillation",
     "image_text",
