@@ -189,7 +189,8 @@ def test_joined_examples_are_those_of_both(kind: str, chosen: list[int]) -> None
     found = mixed.examples.batch(np.asarray(chosen))
     np.testing.assert_array_equal(value_of(kind, found), values[chosen])
     np.testing.assert_array_equal(mixed.targets, values % 2)
-    assert mixed.examples.kind == new.kind
+    # What objectives know of the class of the new ones holds for both.
+    assert isinstance(mixed.examples, type(new))
 
 
 def test_texts_of_both_are_padded_to_one_length() -> None:
@@ -294,30 +295,53 @@ def test_an_overlap_that_is_allowed_is_told() -> None:
     assert [note for note in old.notes if "rehearsal: 2 examples of 'test'" in note]
 
 
-def test_packed_rows_are_joined_after_packing() -> None:
-    class Packed(pipeline.Examples):
-        kind = "text"
+class Packed(pipeline.Examples):
+    """Rows of 16 tokens, filled by several texts."""
 
-        def __init__(self, examples: pipeline.Examples) -> None:
-            ids = examples.batch(np.arange(len(examples)), length=64)["token_ids"]
-            self._rows = np.resize(ids[ids > 0], (-(-(ids > 0).sum() // 16), 16))
-            self.inputs = examples.inputs
+    kind = "text"
 
-        def __len__(self) -> int:
-            return len(self._rows)
+    def __init__(self, examples: Any, targets: np.ndarray | None = None) -> None:
+        ids = np.concatenate(examples.ids)
+        self.rows = np.resize(ids, (-(-len(ids) // 16), 16))
+        self.inputs = examples.inputs
 
-        def batch(self, indices: np.ndarray, *, length: int | None = None) -> dict:
-            return {"token_ids": self._rows[indices]}
+    def __len__(self) -> int:
+        return len(self.rows)
 
+    def batch(self, indices: np.ndarray, *, length: int | None = None) -> dict:
+        """Returns rows."""
+        return {"token_ids": self.rows[indices]}
+
+
+def test_packed_rows_are_of_new_texts_or_of_old() -> None:
     new, targets, old = load("text", declared("text", range(21, 26)))
-    mixed = old.arrange(
-        new, targets, lambda examples, targets: Packed(examples), arranged=Packed(new)
-    )
+    mixed = old.arrange(new, targets, Packed, arranged=Packed(new))
     assert mixed.mixture is not None
     count = mixed.mixture.num_new
     assert count == len(Packed(new)) and len(mixed.examples) > count
     found = mixed.examples.batch(np.arange(len(mixed.examples)))["token_ids"]
     assert (found[:count] < 20).all() and (found[count:] > 20).all()
+
+
+def test_an_objective_makes_packed_batches_of_new_and_old_by_themselves() -> None:
+    def make_batch(rows: Any, indices: np.ndarray, rng: np.random.Generator) -> tuple:
+        # The class of the rows, and the random numbers, are those of the objective.
+        assert isinstance(rows, Packed)
+        return rows.batch(indices), rng.integers(0, 99, len(indices))
+
+    new, targets, old = load("text", declared("text", range(21, 26)))
+    mixed = old.arrange(new, targets, Packed, arranged=Packed(new))
+    first, second = (
+        pipeline.made_batches(
+            mixed.examples, make_batch, batch_size=6, seed=0, mixture=mixed.mixture
+        )
+        for _ in range(2)
+    )
+    inputs, noise = first[11]
+    is_old = (inputs["token_ids"] > 20).all(axis=1)
+    assert is_old.tolist() == [False] * 3 + [True] * 3
+    np.testing.assert_array_equal(second[11][0]["token_ids"], inputs["token_ids"])
+    np.testing.assert_array_equal(second[11][1], noise)
 
 
 def test_examples_of_two_kinds_are_not_joined() -> None:

@@ -202,7 +202,7 @@ def _report(
     sources: Sequence[dict[str, Any]],
     seconds: dict[str, float],
 ) -> Report:
-    model = built.stages[-1].network.model
+    model = built.stages[-1].network.deployed
     return Report(
         name=built.experiment.name,
         seed=built.experiment.seed,

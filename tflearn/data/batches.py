@@ -9,7 +9,7 @@ import numpy as np
 
 from tflearn.data.augmentation import Augmentation
 from tflearn.data.examples import Examples, ImageExamples
-from tflearn.data.mixture import MixedOrder, Mixture, order_of
+from tflearn.data.mixture import JoinedRows, MixedOrder, Mixture, order_of
 from tflearn.data.order import Order
 from tflearn.support import seeds
 from tflearn.support.errors import ConfigError
@@ -90,11 +90,13 @@ class MadeBatches:
         return 2**62
 
     def __getitem__(self, step: int) -> TrainBatch:
-        return self._make_batch(
-            self._examples,
-            self._order.indices(int(step)),
-            generator(self._seed, int(step)),
-        )
+        indices = self._order.indices(int(step))
+        rng = generator(self._seed, int(step))
+        if isinstance(self._examples, JoinedRows):
+            return self._examples.each(
+                indices, lambda rows, some: self._make_batch(rows, some, rng)
+            )
+        return self._make_batch(self._examples, indices, rng)
 
 
 class TrainBatches:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import abc
+import copy
 import dataclasses
 import os
 from collections.abc import Mapping, Sequence
@@ -88,7 +89,7 @@ class TextExamples(Examples):
         self._encoder = encoder
         self._tokens = encoder.tokenize(list(split.inputs))
         self.split_name = split.name
-        limit = _limit(encoder, max_length)
+        limit = self._limit = _limit(encoder, max_length)
         lengths = np.fromiter(map(len, self._tokens.ids), np.int64, len(split))
         if not any_length:
             self.notes = _check_lengths(split, lengths, limit, truncate=truncate)
@@ -131,6 +132,21 @@ class TextExamples(Examples):
             segments=None if segments is None else [segments[i] for i in chosen],
         )
         return self._encoder.collate(tokens, length or self._fitting(indices))
+
+    def followed_by(self, other: TextExamples) -> TextExamples:
+        """Returns these texts with others behind them, of one encoder and limit."""
+        segments = None
+        if self._tokens.segments is not None or other._tokens.segments is not None:
+            segments = [*_segments(self._tokens), *_segments(other._tokens)]
+        joined = copy.copy(self)
+        joined._tokens = dataclasses.replace(
+            self._tokens, ids=[*self.ids, *other.ids], segments=segments
+        )
+        joined.notes = (*self.notes, *other.notes)
+        lengths = [np.minimum(len(ids), self._limit) for ids in joined.ids]
+        joined.lengths = np.asarray(lengths, np.int64)
+        joined.padded_lengths = fitting_lengths(joined.lengths, self._limit)
+        return joined
 
     def _fitting(self, indices: np.ndarray) -> int:
         longest = int(np.max(self.lengths[indices])) if self.lengths is not None else 0
@@ -241,6 +257,16 @@ class VectorExamples(Examples):
             length: Not used.
         """
         return self._matrix[indices]
+
+    def followed_by(self, other: VectorExamples) -> VectorExamples:
+        """Returns these rows with others behind them, of one encoder."""
+        joined = copy.copy(self)
+        joined._matrix = np.concatenate([self._matrix, other._matrix])
+        return joined
+
+
+def _segments(tokens: Any) -> list[np.ndarray]:
+    return tokens.segments or [np.zeros(len(ids), np.int32) for ids in tokens.ids]
 
 
 def _limit(encoder: TextEncoder, max_length: int | None) -> int:

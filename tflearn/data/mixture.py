@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import dataclasses
-import functools
 from collections.abc import Callable
 from typing import Any
 
+import keras
 import numpy as np
 
-from tflearn.data.examples import Examples, ImageExamples, fitting_lengths
+from tflearn.data.examples import (
+    Examples,
+    ImageExamples,
+    TextExamples,
+    VectorExamples,
+)
 from tflearn.data.order import Order
 from tflearn.data.spec import Batch
 from tflearn.support import seeds
@@ -150,66 +155,26 @@ def join(new: Examples, old: Examples) -> Examples:
         old: Those behind them, encoded by the same encoder.
 
     Returns:
-        Examples `0` to `len(new) - 1` are the new ones.
+        Examples of the class of both; the first `len(new)` are the new ones.
 
     Raises:
-        DataError: They are of two kinds or shapes.
+        DataError: They are of two kinds.
     """
-    if new.kind != old.kind or set(new.inputs) != set(old.inputs):
-        raise DataError(
-            "old and new examples are not of one kind",
-            received=f"old: {old.kind} ({', '.join(old.inputs)})",
-            expected=f"{new.kind} ({', '.join(new.inputs)})",
-        )
+    if isinstance(new, TextExamples) and isinstance(old, TextExamples):
+        return new.followed_by(old)
+    if isinstance(new, VectorExamples) and isinstance(old, VectorExamples):
+        return new.followed_by(old)
     if isinstance(new, ImageExamples) and isinstance(old, ImageExamples):
         return JoinedImages(new, old)
-    return Joined(new, old)
-
-
-class Joined(Examples):
-    """Two sets of examples, batches of both padded to one length.
-
-    Args:
-        new: The first ones.
-        old: Those behind them.
-    """
-
-    def __init__(self, new: Examples, old: Examples) -> None:
-        self._parts = (new, old)
-        self.kind = new.kind
-        self.inputs = new.inputs
-        self.notes = (*new.notes, *old.notes)
-        self.lazy = new.lazy or old.lazy
-        if new.lengths is not None and old.lengths is not None:
-            self.lengths = np.concatenate([new.lengths, old.lengths])
-            # Of both sets together: the lengths of each would be twice as many shapes
-            # to compile for.
-            limit = max(*new.padded_lengths, *old.padded_lengths)
-            self.padded_lengths = fitting_lengths(self.lengths, limit)
-
-    def __len__(self) -> int:
-        return sum(map(len, self._parts))
-
-    def batch(self, indices: np.ndarray, *, length: int | None = None) -> Batch:
-        """Returns what a model takes for some examples, in the order of the indices.
-
-        Args:
-            indices: Which examples, `(batch,)`.
-            length: Length to pad to; None: one that holds all of them.
-        """
-        if length is None and self.lengths is not None:
-            longest = int(np.max(self.lengths[indices]))
-            length = next(fit for fit in self.padded_lengths if fit >= longest)
-        new, old = self._parts
-        take = functools.partial(_gather, np.asarray(indices), len(new))
-        return take(
-            functools.partial(new.batch, length=length),
-            functools.partial(old.batch, length=length),
-        )
+    raise DataError(
+        "old and new examples are not of one kind",
+        received=f"old: {old.kind} ({type(old).__name__})",
+        expected=f"{new.kind} ({type(new).__name__})",
+    )
 
 
 class JoinedImages(ImageExamples):
-    """Two sets of images of one size.
+    """Two sets of images of one size; neither is copied.
 
     Args:
         new: The first ones.
@@ -217,45 +182,72 @@ class JoinedImages(ImageExamples):
     """
 
     def __init__(self, new: ImageExamples, old: ImageExamples) -> None:
-        # Neither set is encoded anew: the constructor of the base class is not called.
-        self._parts = (new, old)
+        # Not that of the base class, which would decode the images.
+        self._new, self._old = new, old
         self.image_shape = new.image_shape
         self.inputs = new.inputs
         self.notes = (*new.notes, *old.notes)
         self.lazy = new.lazy or old.lazy
 
     def __len__(self) -> int:
-        return sum(map(len, self._parts))
+        return len(self._new) + len(self._old)
 
     def pixels(self, indices: np.ndarray) -> np.ndarray:
         """Returns uint8 images `(batch, height, width, channels)`."""
-        new, old = self._parts
-        return _gather(np.asarray(indices), len(new), new.pixels, old.pixels)
+        indices = np.asarray(indices)
+        is_old = indices >= len(self._new)
+        result = np.empty((len(indices), *self.image_shape), np.uint8)
+        # An empty list of images cannot be stacked.
+        if not is_old.all():
+            result[~is_old] = self._new.pixels(indices[~is_old])
+        if is_old.any():
+            result[is_old] = self._old.pixels(indices[is_old] - len(self._new))
+        return result
 
     def scale(self, pixels: np.ndarray) -> np.ndarray:
         """Returns what the model takes for uint8 images."""
-        return self._parts[0].scale(pixels)
+        return self._new.scale(pixels)
 
 
-def _gather(
-    indices: np.ndarray,
-    num_new: int,
-    new: Callable[[np.ndarray], Any],
-    old: Callable[[np.ndarray], Any],
-) -> Any:
-    """Takes rows of two sets, each from its own function, in the order of indices."""
-    is_old = indices >= num_new
-    if not is_old.any():
-        return new(indices)
-    if is_old.all():
-        return old(indices - num_new)
-    first, second = new(indices[~is_old]), old(indices[is_old] - num_new)
+class JoinedRows(Examples):
+    """Two sets of rows of one shape, such as packed documents.
 
-    def place(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-        rows = np.empty((len(indices), *a.shape[1:]), a.dtype)
-        rows[~is_old], rows[is_old] = a, b
-        return rows
+    A row is made of several examples, so the sets stay apart, and an objective makes
+    its batches of each by itself.
 
-    if isinstance(first, dict):
-        return {name: place(first[name], second[name]) for name in first}
-    return place(first, second)
+    Args:
+        new: The first ones.
+        old: Those behind them.
+    """
+
+    def __init__(self, new: Examples, old: Examples) -> None:
+        self._new, self._old = new, old
+        self.kind = new.kind
+        self.inputs = new.inputs
+        self.notes = (*new.notes, *old.notes)
+
+    def __len__(self) -> int:
+        return len(self._new) + len(self._old)
+
+    def batch(self, indices: np.ndarray, *, length: int | None = None) -> Batch:
+        """Returns what a model takes for some rows, new ones first."""
+        return self.each(indices, lambda rows, some: rows.batch(some, length=length))
+
+    def each(self, indices: np.ndarray, make: Callable[[Any, np.ndarray], Any]) -> Any:
+        """Makes something of the new rows and of the old, and puts it together.
+
+        Args:
+            indices: Which rows, `(batch,)`.
+            make: Called with rows and indices; returns arrays in any structure.
+
+        Returns:
+            The same structure; new rows come first.
+        """
+        indices = np.asarray(indices)
+        is_old = indices >= len(self._new)
+        pairs = (
+            (self._new, indices[~is_old]),
+            (self._old, indices[is_old] - len(self._new)),
+        )
+        made = [make(rows, some) for rows, some in pairs if len(some)]
+        return keras.tree.map_structure(lambda *x: np.concatenate(x), *made)

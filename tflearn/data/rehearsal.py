@@ -16,7 +16,7 @@ from tflearn.data import pipeline, validation
 from tflearn.data.data import Data
 from tflearn.data.dataset import Dataset, Split
 from tflearn.data.examples import Examples
-from tflearn.data.mixture import Mixture, join, old_per_step
+from tflearn.data.mixture import JoinedRows, Mixture, join, old_per_step
 from tflearn.support import files
 from tflearn.support.errors import ConfigError, DataError
 
@@ -157,9 +157,9 @@ class Rehearsed:
         targets: np.ndarray | None,
         arrange: Arrange,
         *,
-        arranged: Examples,
+        arranged: Any,
     ) -> Mixed:
-        """Arranges new and old examples as an objective that makes its own targets.
+        """Arranges new and old examples for an objective that makes its own targets.
 
         Args:
             new: The new training examples.
@@ -168,15 +168,15 @@ class Rehearsed:
             arranged: What it returned for the new examples.
 
         Returns:
-            The arranged examples of both.
+            The arranged examples of both; `JoinedRows` where it makes rows of one
+            length out of several texts.
         """
-        if len(arranged) == len(new):
+        if arranged.kind != "text" or arranged.lengths is not None:
             mixed = self.mix(new, targets)
             return mixed._replace(examples=arrange(mixed.examples, mixed.targets))
-        # A row that is packed of several documents is either new or old.
         old = arrange(self.examples, self.targets)
         mixture = Mixture(num_new=len(arranged), share=self.share)
-        return Mixed(join(arranged, old), None, mixture)
+        return Mixed(JoinedRows(arranged, old), None, mixture)
 
 
 def _check_declaration(old: Data, new: Data) -> None:

@@ -146,7 +146,7 @@ def start_from(folder: str, stage: Prepared) -> str:
         list(stage.dataset.classes),
     )
     if same:
-        network = stage.network.model
+        network = stage.network.deployed
         log = transfer(arrays_by_path(load_model(model / MODEL_FILE)), network)
     else:
         log = transfer(read_weights(folder), stage.network.backbone.model)

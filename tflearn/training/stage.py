@@ -227,7 +227,7 @@ def _rows(
     if isinstance(objective, objectives.Objective) and objective.teach is not None:
         targets = objective.teach(dataset)
         old_targets = old and objective.teach(old.dataset)
-    if old is None:
+    if old is None or isinstance(objective, objectives.SelfSupervised):
         return Mixed(examples, targets, None)
     return old.mix(examples, targets, old_targets=old_targets)
 
