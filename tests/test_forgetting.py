@@ -17,6 +17,7 @@ from tflearn.support import files
 from tflearn.support.errors import ConfigError, RunError
 from tflearn.training import finished, optimizers
 from tflearn.training.forgetting import Source
+from tflearn.training.probe import Probe
 
 
 def make_backbone() -> keras.Model:
@@ -100,11 +101,24 @@ def test_other_data_of_the_task_are_measured_from_the_start(tmp_path) -> None:
     assert again.sources == report.sources
 
 
+def test_a_source_can_be_probed_without_a_head(tmp_path) -> None:
+    probe = functools.partial(Probe, data=iris)
+    declared = declare(
+        stage("tune", shifted, probe=probe),
+        sources=(Source(name="unshifted", probe=probe),),
+    )
+    report = experiment.run(declared, output_dir=str(tmp_path))
+    found = by_point(report, "unshifted")
+    assert list(found) == ["start", "tune"]
+    history = report.stages[0].history
+    assert history[-1]["probe_accuracy"] == found["tune"] > 0.8
+
+
 @pytest.mark.parametrize(
     ("source", "message"),
     [
         (Source(name="a", stage="tunne"), "Did you mean 'tune'"),
-        (Source(name="a"), "exactly one of stage and data"),
+        (Source(name="a"), "exactly one of stage, data and probe"),
         (Source(name="a", stage="tune", data=iris), "exactly one of"),
         (
             Source(

@@ -19,7 +19,7 @@ from tflearn.support.console import say
 from tflearn.training import averaging, budgets, course, loop
 from tflearn.training.assessment import assess, measure
 from tflearn.training.checkpoints import Checkpoints
-from tflearn.training.layer_rates import innermost
+from tflearn.training.layer_rates import innermost, lines
 from tflearn.training.stage import Prepared
 
 
@@ -61,7 +61,7 @@ class Outcome:
         state: Steps, history and the best validation.
         proof: Number of frozen layers and parameters found bit-identical.
         seconds: Seconds by what was done.
-        notes: Lines on phases, and on what was done with the weights at the end.
+        notes: Lines on rates by layer, on phases, and on averaged weights.
     """
 
     state: State
@@ -88,13 +88,19 @@ class _Run:
     # When the clock of `state.seconds` showed nothing.
     began: float
 
+    def _probe(self) -> dict[str, float]:
+        probe, number = self.prepared.probe, len(self.state.history) + 1
+        if probe is None or number % probe.probe.every:
+            return {}
+        return probe.measure()
+
     def on_interval(self, step: int, logs: loop.Logs) -> bool:
         prepared, state = self.prepared, self.state
         model = prepared.network.model
         state.step = step
         state.seconds = time.perf_counter() - self.began
         row = {"step": step, **{k: float(v) for k, v in logs.items()}}
-        state.history.append(row | _validate(prepared))
+        state.history.append(row | _validate(prepared) | self._probe())
         stop = _judge(prepared, state, self.best)
         if self.average is not None and self.kept is not None:
             _keep(prepared, state, self.kept, self.average.candidates)
@@ -150,6 +156,9 @@ def execute(
         first = course.leg_at(legs, saved.latest or 0)
         digests = regimes.frozen_digests(model, legs[first].census)
         course.enter(prepared, legs[first], hold, total_steps=length["total_steps"])
+        rates = lines(model.optimizer)
+        for line in rates:
+            say(line)
         state = _restore(prepared, saved, length)
         run = _Run(
             prepared=prepared,
@@ -164,7 +173,8 @@ def execute(
         )
         _rewrite_log(folder / "metrics.jsonl", state)
         _train(run, legs[first:], hold, state.digests or digests, callbacks)
-        notes = [course.describe(leg) for leg in legs] if len(legs) > 1 else []
+        notes = list(rates)
+        notes += [course.describe(leg) for leg in legs] if len(legs) > 1 else []
         notes += _finish(run, start)
     return Outcome(
         state=state,
@@ -212,15 +222,15 @@ def _train(
 def _finish(run: _Run, start: Mapping[str, np.ndarray]) -> list[str]:
     """Brings the best weights back and averages, as declared; says what it did."""
     model, state = run.prepared.network.model, run.state
-    lines = []
+    said = []
     if run.best is not None and state.best_step not in (0, state.step):
         run.best.restore(model, step=state.best_step)
-        lines.append(f"restored the best weights, of step {state.best_step}")
+        said.append(f"restored the best weights, of step {state.best_step}")
     if run.average is not None:
-        lines.append(run.average.finish(_ended(run, start)))
-    for line in lines:
+        said.append(run.average.finish(_ended(run, start)))
+    for line in said:
         say(line)
-    return lines[-1:] if run.average is not None else []
+    return said[-1:] if run.average is not None else []
 
 
 def _ended(run: _Run, start: Mapping[str, np.ndarray]) -> averaging.Ended:

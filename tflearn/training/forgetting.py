@@ -15,7 +15,9 @@ from tflearn.support import files
 from tflearn.support.console import say
 from tflearn.support.errors import ConfigError, RunError, nearest
 from tflearn.training import assessment
+from tflearn.training import probe as probes
 from tflearn.training.export import LABELS_FILE, MODEL_FILE
+from tflearn.training.probe import Probe
 from tflearn.training.stage import Prepared
 
 
@@ -23,7 +25,7 @@ from tflearn.training.stage import Prepared
 class Source:
     """A task or corpus whose metric is measured before and after each stage.
 
-    Exactly one of `stage` and `data` is given.
+    Exactly one of `stage`, `data` and `probe` is given.
 
     Args:
         name: Its name in the report.
@@ -31,11 +33,13 @@ class Source:
             with and whatever the backbone has become since.
         data: Data of the stages' own task with the same classes, such as those an
             earlier run was trained on: the metric of the network of each stage.
+        probe: Labelled data: the accuracy of a probe on the backbone's features.
     """
 
     name: str
     stage: str | None = None
     data: Callable[[], Data] | None = None
+    probe: Callable[[], Probe] | None = None
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -75,13 +79,15 @@ def watch(
         raise ConfigError("two sources have one name", received=", ".join(names))
     made = []
     for source in sources:
-        given = [x for x in (source.stage, source.data) if x is not None]
+        given = [x for x in (source.stage, source.data, source.probe) if x is not None]
         if len(given) != 1:
             raise ConfigError(
-                f"source '{source.name}' takes exactly one of stage and data",
+                f"source '{source.name}' takes exactly one of stage, data and probe",
                 received=f"{len(given)} of them",
             )
-        if source.data is not None:
+        if source.probe is not None:
+            measure = _of_probe(source.probe(), backbone)
+        elif source.data is not None:
             measure = _of_data(source.name, source.data(), stages, backbone)
         else:
             measure = _of_stage(source.stage or "", stages)
@@ -188,6 +194,7 @@ def _of_data(
                 f"{x.stage.name}: {x.task} {', '.join(x.dataset.classes[:5])}"
                 for x in stages
             ),
+            fix="measure it with a probe: forgetting.Source.probe = @probe.Probe",
         )
 
     def measure(after: Prepared | None) -> dict[str, Any] | None:
@@ -214,6 +221,27 @@ def _on(prepared: Prepared, data: Data, backbone: Backbone) -> Prepared | None:
             for split, part in examples.items()
         }
     return dataclasses.replace(prepared, dataset=dataset, examples=examples)
+
+
+def _of_probe(
+    declared: Probe, backbone: Backbone
+) -> Callable[[Prepared | None], dict[str, Any]]:
+    ready = probes.prepare(declared, backbone, batch_size=128)
+    count = len(ready.labels[declared.split])
+
+    def measure(after: Prepared | None) -> dict[str, Any]:
+        ((metric, value),) = ready.measure().items()
+        return {
+            "metric": metric,
+            "lower_is_better": False,
+            "split": declared.split,
+            "value": value,
+            "low": None,
+            "high": None,
+            "count": count,
+        }
+
+    return measure
 
 
 def _row(prepared: Prepared) -> dict[str, Any]:

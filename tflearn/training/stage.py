@@ -18,6 +18,7 @@ from tflearn.objectives.objective import attach, unused_layers
 from tflearn.support import seeds
 from tflearn.support.errors import ConfigError
 from tflearn.training import anchors, averaging, budgets, optimizers, phases
+from tflearn.training import probe as probes
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -47,6 +48,8 @@ class Stage:
             `tflearn.training.averaging`.
         rehearsal: Old data that make up a share of each batch; see
             `tflearn.data.rehearsal`.
+        probe: Makes a probe of the representations, measured at interval ends; see
+            `tflearn.training.probe`.
     """
 
     name: str
@@ -66,6 +69,7 @@ class Stage:
     anchor: Callable[[], anchors.Anchor] | None = None
     average: Callable[[], averaging.Average] | None = None
     rehearsal: Rehearsal | None = None
+    probe: Callable[[], probes.Probe] | None = None
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -86,6 +90,7 @@ class Prepared:
         pretext: What the objective became, if it makes its own targets.
         scorer: Computes the pretext's statistics.
         rehearsed: Old rows that are mixed in, if any.
+        probe: The probe of the representations, if any.
         total_steps: Length of the stage; None for a budget of time, which is
             measured when the stage starts.
         interval: Steps between validations.
@@ -106,6 +111,7 @@ class Prepared:
     pretext: objectives.Pretext | None = None
     scorer: Scorer | None = None
     rehearsed: Rehearsed | None = None
+    probe: probes.ReadyProbe | None = None
 
     @property
     def notes(self) -> tuple[str, ...]:
@@ -212,6 +218,8 @@ def prepare(stage: Stage, backbone: Backbone, *, seed: int) -> Prepared:
         total_steps=total_steps,
         interval=interval,
         rehearsed=old,
+        probe=stage.probe
+        and probes.prepare(stage.probe(), backbone, batch_size=stage.eval_batch_size),
         **made,
     )
 
