@@ -251,19 +251,26 @@ class Killed(BaseException):
 
 
 @pytest.mark.parametrize(
-    "make_optimizer",
+    "changes",
     [
-        functools.partial(optimizers.adamw, learning_rate=0.02),
-        functools.partial(
-            optimizers.layerwise,
-            optimizer=lambda: keras.optimizers.AdamW(0.02, use_ema=True),
-        ),
+        {},
+        {
+            "optimizer": functools.partial(
+                optimizers.layerwise,
+                optimizer=lambda: keras.optimizers.AdamW(0.02, use_ema=True),
+            )
+        },
+        {
+            "phases": phases.head_first(until="10 steps"),
+            "regime": regimes.low_rank(targets="backbone/block_*", rank=2),
+        },
     ],
+    ids=["adamw", "layerwise and averages", "head, then adapters"],
 )
 def test_a_run_that_is_killed_anywhere_goes_on_to_the_same_bits(
-    tmp_path, monkeypatch, make_optimizer
+    tmp_path, monkeypatch, changes
 ) -> None:
-    declared = declare(make_stage(optimizer=make_optimizer, restore_best=False))
+    declared = declare(make_stage(**changes))
     experiment.run(declared, output_dir=str(tmp_path / "straight"))
     saved = execution.Checkpoints.save
 

@@ -58,7 +58,7 @@ def check(prepared: Prepared, *, earlier: Sequence[str] = ()) -> tuple[str, ...]
     """Checks phases, anchor and average of a stage before anything trains.
 
     Args:
-        prepared: The stage; afterwards the stage's own regime is applied.
+        prepared: The stage; adapters that its regimes attach are gone afterwards.
         earlier: Names of the stages before it.
 
     Returns:
@@ -68,12 +68,14 @@ def check(prepared: Prepared, *, earlier: Sequence[str] = ()) -> tuple[str, ...]
         TflearnError: Something does not fit.
     """
     stage = prepared.stage
-    legs = plan(prepared, prepared.total_steps or 10**9)
-    if stage.anchor is not None or stage.phases:
-        # Raises for several optimizers in one, which have no state to hand on.
-        innermost(prepared.make_optimizer(prepared.total_steps or 1))
-    if stage.anchor is not None:
-        anchors.check(stage.anchor(), prepared.network.model, earlier=tuple(earlier))
+    with regimes.rehearsal():
+        legs = plan(prepared, prepared.total_steps or 10**9)
+        if stage.anchor is not None or stage.phases:
+            # Raises for several optimizers in one, whose state cannot be handed on.
+            innermost(prepared.make_optimizer(prepared.total_steps or 1))
+        if stage.anchor is not None:
+            model = prepared.network.model
+            anchors.check(stage.anchor(), model, earlier=tuple(earlier))
     if stage.average is not None:
         average = stage.average()
         if average.needs_validation and "validation" not in prepared.examples:
@@ -83,7 +85,6 @@ def check(prepared: Prepared, *, earlier: Sequence[str] = ()) -> tuple[str, ...]
                 fix="declare Data.splits with a validation part",
             )
     late = len(stage.phases) + 1 - len(legs)
-    prepared.apply_regime()
     if not late:
         return ()
     return (f"stage '{stage.name}' ends before its last {late} regimes begin",)

@@ -25,6 +25,7 @@ NO_DECAY = ("bias", "beta", "gamma", "scale")
 
 _DECLARED = "_tflearn_declared_rates"
 _FACTORS = "_tflearn_rate_factors"
+_LINES = "_tflearn_rate_lines"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -119,7 +120,13 @@ def configure(
             {key(weights[path]): factor for path, factor in factors.items()},
             {key(weights[path]): decay for path, decay in decays.items()},
         )
-    return _lines(factors, decays)
+    target.__dict__[_LINES] = _lines(factors, decays)
+    return target.__dict__[_LINES]
+
+
+def lines(optimizer: keras.optimizers.Optimizer) -> tuple[str, ...]:
+    """Returns the lines that `configure` gave for an optimizer."""
+    return _inner(optimizer).__dict__.get(_LINES, ())
 
 
 def factor_of(optimizer: keras.optimizers.Optimizer, variable: Any) -> float:
