@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import os
+import subprocess
+import sys
 
 import keras
 import numpy as np
@@ -550,3 +553,46 @@ def test_image_text_refuses_what_it_cannot_use() -> None:
     pretext = bound("image_text").pretext
     with pytest.raises(ConfigError, match="data.Data.target"):
         pretext.arrange(examples(), None)
+
+
+# --- Several devices ---
+
+TRAIN = """
+import keras
+import numpy as np
+from tflearn.objectives.contrastive import NTXent
+
+keras.utils.set_random_seed(0)
+inputs = keras.Input((2, 5))
+model = keras.Model(inputs, keras.layers.Dense(3)(inputs))
+model.compile(keras.optimizers.SGD(0.5), NTXent(0.5))
+x = np.random.default_rng(0).normal(size=(8, 2, 5)).astype("float32")
+losses = [float(model.train_on_batch(x, np.arange(8))) for _ in range(4)]
+"""
+
+DIVIDE = """
+import keras
+assert len(keras.distribution.list_devices()) == 4
+mesh = keras.distribution.DataParallel(auto_shard_dataset=False)
+keras.distribution.set_distribution(mesh)
+"""
+
+
+@pytest.mark.skipif(
+    keras.backend.backend() != "jax", reason="keras.distribution is JAX's"
+)
+def test_the_loss_sees_the_pairs_of_all_devices() -> None:
+    alone: dict[str, list[float]] = {}
+    exec(TRAIN, alone)
+    found = subprocess.run(
+        [sys.executable, "-c", f"{DIVIDE}{TRAIN}\nprint(*losses)"],
+        env=os.environ | {"XLA_FLAGS": "--xla_force_host_platform_device_count=4"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert found.returncode == 0, found.stderr
+    divided = [float(loss) for loss in found.stdout.split()[-4:]]
+    np.testing.assert_allclose(divided, alone["losses"], rtol=1e-5)
+    # Two pairs a device, seen alone, would start below log 3.
+    assert divided[0] > np.log(4) and divided[-1] < divided[0]
