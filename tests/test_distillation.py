@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import pathlib
+from typing import Any
 
 import keras
 import numpy as np
@@ -14,7 +15,7 @@ from tflearn import backbones, experiment, objectives, regimes
 from tflearn.data import Data, Dataset, sources
 from tflearn.objectives import teachers
 from tflearn.objectives.distillation import DistillationLoss, OfOutputs, Weights
-from tflearn.support.errors import ConfigError, RunError
+from tflearn.support.errors import BackboneError, ConfigError, RunError
 from tflearn.training import finished, optimizers
 from tflearn.training.stage import prepare
 
@@ -303,3 +304,62 @@ def test_another_task_is_refused(teacher: pathlib.Path) -> None:
 def test_a_folder_without_a_finished_run_is_refused(tmp_path: pathlib.Path) -> None:
     with pytest.raises(RunError, match="no finished run"):
         teachers.run(tmp_path)
+
+
+# Students that begin as a part of the teacher.
+
+
+def bert() -> backbones.Backbone:
+    """A tiny encoder of texts that takes token ids."""
+    hub: Any = backbones.import_keras_hub()
+    model = functools.partial(
+        hub.models.BertBackbone,
+        vocabulary_size=12,
+        num_layers=4,
+        num_heads=2,
+        hidden_dim=8,
+        intermediate_dim=16,
+        max_sequence_length=8,
+    )
+    words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *"abcdefg"]
+    tokenizer = functools.partial(hub.models.BertTokenizer, vocabulary=words)
+    return backbones.hub(model, tokenizer=tokenizer)
+
+
+def test_a_shortened_backbone_has_the_kept_blocks() -> None:
+    whole = bert()
+    student = backbones.shortened(lambda: whole, keep=(0, 3))
+    assert len(student.blocks) == 2
+    kept = {"transformer_layer_0": 0, "transformer_layer_1": 3}
+    for name, number in kept.items():
+        ours = student.model.get_layer(name).get_weights()
+        theirs = whole.model.get_layer(f"transformer_layer_{number}").get_weights()
+        for a, b in zip(ours, theirs, strict=True):
+            np.testing.assert_array_equal(a, b)
+    encoder: Any = student.encoder
+    batch = encoder.collate(encoder.tokenize(["a b", "c"]), 8)
+    outputs: Any = student.model.predict_on_batch(batch)
+    assert outputs["sequence_output"].shape == (2, 8, 8)
+
+
+def test_all_blocks_are_the_whole() -> None:
+    whole = bert()
+    same = backbones.shortened(lambda: whole, keep=range(4))
+    encoder: Any = whole.encoder
+    batch = encoder.collate(encoder.tokenize(["a b c"]), 8)
+    expected: Any = whole.model.predict_on_batch(batch)
+    found: Any = same.model.predict_on_batch(batch)
+    for name, values in expected.items():
+        np.testing.assert_allclose(found[name], values, atol=1e-6)
+
+
+@pytest.mark.parametrize("keep", [(), (3, 0), (0, 4), (1, 1)])
+def test_blocks_that_are_not_there_are_refused(keep: tuple[int, ...]) -> None:
+    with pytest.raises(BackboneError, match="ascending numbers from 0 to 3"):
+        backbones.shortened(bert, keep=keep)
+
+
+def test_a_network_without_equal_blocks_is_not_shortened() -> None:
+    source = functools.partial(backbones.function, functools.partial(network, 4))
+    with pytest.raises(BackboneError, match="cannot be shortened"):
+        backbones.shortened(source, keep=(0,))

@@ -13,6 +13,7 @@ from tflearn.backbones.backbone import Backbone
 from tflearn.backbones.encoder_files import load_encoder
 from tflearn.backbones.images import ImageEncoder, Scaling, normalized
 from tflearn.backbones.libraries import import_keras_hub, load_model
+from tflearn.backbones.shortened import shortened
 from tflearn.backbones.sources import (
     cv,
     from_run,
@@ -45,5 +46,6 @@ __all__ = [
     "normalized",
     "preset",
     "read_weights",
+    "shortened",
     "with_weights",
 ]

@@ -16,6 +16,7 @@ from tflearn.data import sources
 from tflearn.data.data import Data
 from tflearn.data.dataset import Dataset, Split
 from tflearn.data.images import Image, open_image
+from tflearn.data.rehearsal import Rehearsal
 from tflearn.data.spec import Spec, TensorSpec
 from tflearn.data.table import BadRow, Table
 from tflearn.data.texts import training_texts
@@ -25,6 +26,7 @@ __all__ = [
     "Data",
     "Dataset",
     "Image",
+    "Rehearsal",
     "Spec",
     "Split",
     "Table",
