@@ -14,7 +14,7 @@ import keras
 import numpy as np
 import pytest
 
-from tflearn import backbones
+from tflearn import backbones, objectives
 from tflearn.backbones import encoder_files, vocabularies
 from tflearn.backbones.tokenizers import text_encoder
 from tflearn.evaluation import diversity, generation
@@ -98,10 +98,7 @@ def test_a_continuation_does_not_depend_on_its_batch() -> None:
     assert [one.text for one in whole] == [one.text for one in single]
 
 
-RANDOM = ["random", "top_k:3", "top_p:0.9"]
-
-
-@pytest.mark.parametrize("sampler", RANDOM)
+@pytest.mark.parametrize("sampler", ["random", "top_p:0.9"])
 def test_a_seed_decides_what_is_drawn(sampler: str) -> None:
     model, encoder = random_model()
 
@@ -350,27 +347,45 @@ WRONG_FLAGS = {
 }
 
 
-@pytest.mark.parametrize("message", WRONG_FLAGS)
 def test_wrong_flags_are_explained(
-    message: str,
     finished_run: pathlib.Path,
     tmp_path: pathlib.Path,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     (tmp_path / "in.txt").write_text("a")
-    flags = [f"--input={tmp_path}/in.txt", WRONG_FLAGS[message]]
-    assert predict(finished_run, *flags) == 2
-    assert message in capsys.readouterr().err
+    for message, flag in WRONG_FLAGS.items():
+        assert predict(finished_run, f"--input={tmp_path}/in.txt", flag) == 2
+        assert message in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("task", ["class", "masked_lm"])
 def test_a_run_that_makes_no_texts_says_so(
-    task: str, tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str]
+    tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    run = write_run(tmp_path / "run", *counting_model("end"), task=task)
+    run = write_run(tmp_path / "run", *counting_model("end"), task="masked_lm")
     (tmp_path / "in.txt").write_text("a")
     assert predict(run, f"--input={tmp_path}/in.txt", "--sampler=greedy") == 2
     assert "--sampler means nothing to this run" in capsys.readouterr().err
-    if task == "masked_lm":
-        assert predict(run, f"--input={tmp_path}/in.txt") == 2
-        assert "no labels to predict" in capsys.readouterr().err
+    assert predict(run, f"--input={tmp_path}/in.txt") == 2
+    assert "no labels to predict" in capsys.readouterr().err
+
+
+def test_a_causal_language_model_as_a_run_leaves_it(
+    tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    backbone = backbones.hub(
+        gpt,
+        tokenizer=lambda: vocabularies.characters(
+            lambda: [LETTERS], special_tokens=("end",)
+        ),
+    )
+    deployed: Any = objectives.causal_lm().bind(backbone).deployed
+    encoder: Any = backbone.encoder
+    run = write_run(tmp_path / "run", deployed, encoder)
+    (tmp_path / "in.txt").write_text("abc\nhgfedcbahgf\n")
+    flags = [f"--input={tmp_path}/in.txt", "--max_new_tokens=6", "--sampler=greedy"]
+    assert predict(run, *flags) == 0
+    rows = [json.loads(row) for row in capsys.readouterr().out.splitlines()]
+    for prompt, row in zip(["abc", "hgfedcbahgf"], rows, strict=True):
+        ids = by_hand(deployed, encoder.tokenizer([prompt])[0], 6)
+        kept = ids[: ids.index(0)] if 0 in ids else ids
+        assert row["generated"] == encoder.decode(kept)
