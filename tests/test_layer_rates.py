@@ -233,10 +233,13 @@ def test_what_every_layer_got_is_said() -> None:
         9, optimizer=plain_sgd, rates={"head": 3.0}, weight_decays={"backbone/*": 0.1}
     )
     assert optimizers.configure(optimizer, make_model(), blocks=BLOCKS) == (
-        "learning rate x 1: backbone/block_0, backbone/block_1, backbone/embed, "
-        "backbone/norm; 3: head/bias, head/kernel",
+        "learning rate x 3: head/bias, head/kernel; 1 elsewhere",
         "weight decay 0.1: backbone/block_0, backbone/block_1, backbone/embed, "
         "backbone/norm",
+    )
+    everywhere = optimizers.by_pattern(9, optimizer=plain_sgd, rates={"*": 0.5})
+    assert optimizers.configure(everywhere, make_model(), blocks=BLOCKS) == (
+        "learning rate x 0.5 everywhere",
     )
     assert optimizers.configure(plain_sgd(), make_model(), blocks=BLOCKS) == ()
 

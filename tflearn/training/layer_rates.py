@@ -306,19 +306,31 @@ def _weight_decay(optimizer: Any, decay: float | None, factor: float) -> Iterato
 def _lines(
     factors: Mapping[str, float], decays: Mapping[str, float]
 ) -> tuple[str, ...]:
-    lines = [f"learning rate x {_grouped(factors)}"]
+    found = []
+    groups = _groups(factors)
+    if len(groups) > 1:
+        # Long lists hide the few layers that are special.
+        common = max(groups, key=lambda value: len(groups[value]))
+        rest = f"; {common:.4g} elsewhere"
+        del groups[common]
+        found.append(f"learning rate x {_shown(groups)}{rest}")
+    else:
+        found.append(f"learning rate x {next(iter(groups)):.4g} everywhere")
     if decays:
-        lines.append(f"weight decay {_grouped(decays)}")
-    return tuple(lines)
+        found.append(f"weight decay {_shown(_groups(decays))}")
+    return tuple(found)
 
 
-def _grouped(values: Mapping[str, float]) -> str:
-    """Lists values with the parts of the model that have them."""
-    groups: dict[float, dict[str, int]] = {}
-    for path, value in values.items():
-        part = "/".join(path.split("/")[:2])
-        group = groups.setdefault(value, {})
-        group[part] = group.get(part, 0) + 1
+def _groups(values: Mapping[str, float]) -> dict[float, list[str]]:
+    """Returns the parts of the model that have a value, by value."""
+    groups: dict[float, dict[str, None]] = {}
+    for path, value in sorted(values.items(), key=lambda item: item[1]):
+        parts = groups.setdefault(value, {})
+        parts["/".join(path.split("/")[:2])] = None
+    return {value: list(parts) for value, parts in groups.items()}
+
+
+def _shown(groups: Mapping[float, Sequence[str]]) -> str:
     return "; ".join(
-        f"{value:.4g}: {', '.join(parts)}" for value, parts in sorted(groups.items())
+        f"{value:.4g}: {', '.join(parts)}" for value, parts in groups.items()
     )
