@@ -112,10 +112,14 @@ class LoRA(Adapter):
         self, host: keras.Layer, host_call: Any, *args: Any, **kwargs: Any
     ) -> Any:
         """Adds the product to what the host computes."""
+        reverse = bool(kwargs.get("reverse", False))
         with before_activation(host) as activation:
             outputs = host_call(*args, **kwargs)
-        added = self.low_rank(host, args[0], reverse=kwargs.get("reverse", False))
-        return activation(outputs + ops.cast(added, outputs.dtype))
+        added = self.low_rank(host, args[0], reverse=reverse)
+        outputs = outputs + ops.cast(added, outputs.dtype)
+        # The rows of a table have no activation; the logits made with it may.
+        table = isinstance(host, keras.layers.Embedding) and not reverse
+        return outputs if table else activation(outputs)
 
     def low_rank(self, host: keras.Layer, inputs: Any, *, reverse: bool = False) -> Any:
         """Returns the scaled product for some inputs.

@@ -68,7 +68,9 @@ def exportable(model: keras.Model) -> Iterator[keras.Model]:
             are; afterwards it is what it was, to the last bit.
 
     Yields:
-        The model itself if no adapter is left, else an `AdaptedModel` of its layers.
+        The model itself if it has no adapters, else an uncompiled model of its layers
+        (whose optimizer's slots would not fit): an `AdaptedModel` if adapters that
+        cannot be merged are left.
 
     Raises:
         RegimeError: The model is not functional.
@@ -80,13 +82,14 @@ def exportable(model: keras.Model) -> Iterator[keras.Model]:
     ...     plain is model
     True
     """
+    if not adapters_of(model):
+        yield model
+        return
+    if not getattr(model, "inputs", None):
+        raise RegimeError(
+            "only a functional model can be saved without its adapters",
+            received=f"{model.name} ({type(model).__name__})",
+        )
     with merged(model, strict=False) as plain:
-        if not adapters_of(plain):
-            yield plain
-            return
-        if not getattr(plain, "inputs", None):
-            raise RegimeError(
-                "only a functional model can be saved with its adapters",
-                received=f"{plain.name} ({type(plain).__name__})",
-            )
-        yield AdaptedModel(plain.input, plain.output, name=plain.name)
+        kind = AdaptedModel if adapters_of(plain) else keras.Model
+        yield kind(plain.input, plain.output, name=plain.name)

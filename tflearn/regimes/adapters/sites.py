@@ -201,25 +201,28 @@ def before_activation(host: keras.Layer) -> Iterator[Callable[[Any], Any]]:
     """Lets a layer return what it has before its activation.
 
     Args:
-        host: Calls inside the `with` block leave the activation (and the cap on the
-            logits of a reversible embedding) out.
+        host: Calls inside the `with` block leave the activation out.
 
     Yields:
         That activation.
     """
-    # An adapter adds to what the kernel makes; not to what becomes of it. The
-    # attributes are put back before anything else can see them.
-    names = [x for x in ("activation", "logit_soft_cap") if x in vars(host)]
-    kept = {x: vars(host)[x] for x in names}
-    vars(host).update(dict.fromkeys(names))
+    # An adapter adds to what the kernel makes, not to what becomes of it. The
+    # attribute is put back before anything else can see it. A reversible embedding
+    # has a cap on its logits instead.
+    name = "logit_soft_cap" if hasattr(host, "logit_soft_cap") else "activation"
+    if name not in vars(host):
+        yield lambda outputs: outputs
+        return
+    kept = vars(host)[name]
+    vars(host)[name] = None
     try:
-        yield lambda outputs: _finish(outputs, kept)
+        if name == "activation":
+            yield kept or (lambda outputs: outputs)
+        else:
+            yield (
+                lambda logits: (
+                    logits if kept is None else kept * ops.tanh(logits / kept)
+                )
+            )
     finally:
-        vars(host).update(kept)
-
-
-def _finish(outputs: Any, kept: dict[str, Any]) -> Any:
-    if (cap := kept.get("logit_soft_cap")) is not None:
-        outputs = cap * ops.tanh(outputs / cap)
-    activation = kept.get("activation")
-    return outputs if activation is None else activation(outputs)
+        vars(host)[name] = kept
