@@ -24,6 +24,8 @@ class Adapter(keras.layers.Layer):
         adapter_name: The name it was attached under.
         active: Whether the host calls it.
         reached: Whether the host was called with it.
+        declared: Whether the model being saved says in its configuration that the
+            adapter is there.
     """
 
     kind: ClassVar[str] = ""
@@ -33,6 +35,7 @@ class Adapter(keras.layers.Layer):
     adapter_name: str = "default"
     active: bool = True
     reached: bool = False
+    declared: bool = False
 
     @classmethod
     def supports(cls, host: keras.Layer) -> bool:
@@ -95,6 +98,23 @@ class Adapter(keras.layers.Layer):
             received=host.name,
             fix="keep the adapter, or freeze its layer",
         )
+
+    def save_own_variables(self, store: Any) -> None:
+        """Hands the weights to a Keras file.
+
+        Args:
+            store: Where Keras wants them.
+
+        Raises:
+            RegimeError: The file would be read back without the adapter.
+        """
+        if not self.declared:
+            raise RegimeError(
+                "Keras would lose an adapter when it reads the file",
+                received=f"{self.kind} '{self.adapter_name}' in a plain model",
+                fix="with adapters.exportable(model) as plain: plain.save(...)",
+            )
+        super().save_own_variables(store)
 
     def get_config(self) -> dict[str, Any]:
         """Returns the configuration of the layer, hyper-parameters included."""

@@ -54,7 +54,8 @@ def save_adapter(
             nearest=nearest(name, names),
         )
     tensors = {
-        f"{path}/{key}": graph.value_of(variable)
+        # safetensors writes the buffer as it lies.
+        f"{path}/{key}": np.ascontiguousarray(graph.value_of(variable))
         for path, adapter in found.items()
         for key, variable in graph.weights_by_path(adapter).items()
     }

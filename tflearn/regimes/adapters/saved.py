@@ -40,6 +40,17 @@ class AdaptedModel(keras.Model):
         }
         return super().get_config() | {"adapters": specs}
 
+    def save_own_variables(self, store: Any) -> None:
+        """Tells the adapters that this file declares them; Keras asks it first.
+
+        Args:
+            store: Where Keras wants the weights.
+        """
+        for found in adapters_of(self).values():
+            for adapter in found.values():
+                adapter.declared = True
+        super().save_own_variables(store)
+
     @classmethod
     def from_config(
         cls, config: Mapping[str, Any], custom_objects: Mapping[str, Any] | None = None
@@ -92,4 +103,9 @@ def exportable(model: keras.Model) -> Iterator[keras.Model]:
         )
     with merged(model, strict=False) as plain:
         kind = AdaptedModel if adapters_of(plain) else keras.Model
-        yield kind(plain.input, plain.output, name=plain.name)
+        try:
+            yield kind(plain.input, plain.output, name=plain.name)
+        finally:
+            for found in adapters_of(plain).values():
+                for adapter in found.values():
+                    adapter.declared = False
