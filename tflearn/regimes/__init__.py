@@ -24,8 +24,6 @@ from tflearn.regimes.rules import (
 )
 from tflearn.regimes.selective import bitfit, norm_only
 from tflearn.regimes.structural import bottleneck, houlsby, pfeiffer, prefix, prompt
-from tflearn.regimes.selective import bitfit, norm_only
-from tflearn.regimes.structural import bottleneck, houlsby, pfeiffer, prefix, prompt
 from tflearn.regimes.trainability import apply, reinitialize
 
 __all__ = [
