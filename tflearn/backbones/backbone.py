@@ -37,6 +37,8 @@ class Backbone:
         log: What a transfer of weights did, if there was one.
         blocks: Patterns of its repeated blocks in order, relative to the model; empty
             when unknown.
+        seq2seq: The encoder-decoder that `model` is the encoder of, made of the same
+            layers and named `backbone` too; None where there is no decoder.
     """
 
     model: keras.Model
@@ -45,6 +47,7 @@ class Backbone:
     origin: str
     log: TransferLog | None = None
     blocks: tuple[str, ...] = ()
+    seq2seq: keras.Model | None = None
 
     def new_inputs(self) -> Any:
         """Makes new symbolic inputs under names that are the same in every process.
@@ -127,6 +130,7 @@ class Backbone:
             model=rebuilt(self.model),
             origin=f"{self.origin}, newly initialised",
             log=None,
+            seq2seq=None,
         )
 
     def with_pyramid(self) -> Backbone:

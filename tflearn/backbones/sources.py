@@ -63,7 +63,7 @@ def preset(
     model = presets.load_preset(found, load_weights=load_weights)
     weights = "pretrained" if load_weights else "newly initialised"
     origin = f"{type(model).__name__} of preset {name}, {weights}"
-    model = functional(_without_decoder(model))
+    whole, model = model, functional(_without_decoder(model))
     if tokenizers.is_text_model(model):
         tokenizer = presets.load_tokenizer(found)
         encoder: Encoder = tokenizers.text_encoder(
@@ -73,7 +73,7 @@ def preset(
         if scaling is None and not load_weights:
             scaling = "unit"
         encoder = _preset_images(found, model, image_size, scaling)
-    return as_backbone(model, encoder=encoder, origin=origin)
+    return _with_decoder(as_backbone(model, encoder=encoder, origin=origin), whole)
 
 
 def hub(
@@ -112,7 +112,8 @@ def hub(
     (8, 8)
     """
     made = None if tokenizer is None else encoders.call(tokenizer)
-    model = functional(_without_decoder(encoders.call_sized(architecture, made)))
+    whole = encoders.call_sized(architecture, made)
+    model = functional(_without_decoder(whole))
     encoder = encoders.encoder_for(
         model,
         kind=None,
@@ -122,7 +123,7 @@ def hub(
         scaling=scaling,
     )
     origin = f"{_called(architecture, model)}, newly initialised"
-    return as_backbone(model, encoder=encoder, origin=origin)
+    return _with_decoder(as_backbone(model, encoder=encoder, origin=origin), whole)
 
 
 def cv(
@@ -234,8 +235,12 @@ def from_run(path: str | os.PathLike[str]) -> Backbone:
     model = rebuilt(functional(inner[0]), new_precision=True)
     log = transfer.transfer(weight_files.arrays_by_path(inner[0]), model)
     encoder = load_encoder(folder / "model" / "encoder")
-    backbone = as_backbone(model, encoder=encoder, origin=f"backbone of run {path}")
-    return dataclasses.replace(backbone, log=log)
+    backbone = as_backbone(
+        functional(_without_decoder(model)),
+        encoder=encoder,
+        origin=f"backbone of run {path}",
+    )
+    return _with_decoder(dataclasses.replace(backbone, log=log), model)
 
 
 def with_weights(
@@ -295,17 +300,31 @@ def _called(build: Any, model: keras.Model) -> str:
     return getattr(build, "__name__", None) or type(model).__name__
 
 
+def _has_decoder(model: keras.Model) -> bool:
+    """Tells whether a model is an encoder-decoder of text, as KerasHub has them."""
+    inputs, outputs = getattr(model, "input", None), getattr(model, "output", None)
+    return (
+        isinstance(inputs, dict)
+        and isinstance(outputs, dict)
+        and "encoder_token_ids" in inputs
+        and "encoder_sequence_output" in outputs
+    )
+
+
 def _without_decoder(model: keras.Model) -> keras.Model:
     """Takes the encoder out of an encoder-decoder: text in, its sequence out."""
-    if not isinstance(model, keras.Model) or not isinstance(
-        getattr(model, "input", None), dict
-    ):
+    if not _has_decoder(model):
         return model
     inputs = {k: v for k, v in model.input.items() if k.startswith("encoder_")}
-    outputs = model.output if isinstance(model.output, dict) else {}
-    if "encoder_token_ids" not in inputs or "encoder_sequence_output" not in outputs:
-        return model
-    return keras.Model(inputs, outputs["encoder_sequence_output"], name=NAME)
+    return keras.Model(inputs, model.output["encoder_sequence_output"], name=NAME)
+
+
+def _with_decoder(backbone: Backbone, whole: keras.Model) -> Backbone:
+    """Keeps the encoder-decoder that `_without_decoder` took the encoder out of."""
+    if not _has_decoder(whole):
+        return backbone
+    whole.name = NAME
+    return dataclasses.replace(backbone, seq2seq=whole)
 
 
 def _has_rescaling(model: keras.Model) -> bool:

@@ -131,6 +131,11 @@ class OutputBias(keras.layers.Layer):
         """Returns the shape of the inputs."""
         return input_shape
 
+    def get_config(self) -> dict[str, Any]:
+        """Returns the arguments of the constructor."""
+        config = super().get_config()
+        return {"name": config["name"], "dtype": config["dtype"]}
+
 
 @keras.saving.register_keras_serializable(package="tflearn")
 class LanguageModel(keras.Model):

@@ -10,7 +10,13 @@ Example:
 from tflearn.objectives import teachers
 from tflearn.objectives.distillation import distillation
 from tflearn.objectives.image_text import image_text
-from tflearn.objectives.language import causal_lm
+from tflearn.objectives.language import (
+    causal_lm,
+    masked_lm,
+    replaced_tokens,
+    simcse,
+    span_corruption,
+)
 from tflearn.objectives.masked_image import masked_image
 from tflearn.objectives.objective import Network, Objective
 from tflearn.objectives.pretext import Pretext, SelfSupervised
@@ -29,8 +35,12 @@ __all__ = [
     "distillation",
     "image_text",
     "masked_image",
+    "masked_lm",
     "multi_label",
     "regression",
+    "replaced_tokens",
     "simclr",
+    "simcse",
+    "span_corruption",
     "teachers",
 ]

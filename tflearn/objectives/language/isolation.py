@@ -145,6 +145,25 @@ def check_causal(backbone: Backbone, encoder: TextEncoder) -> None:
         )
 
 
+def check_not_decoder(backbone: Backbone, objective: str) -> None:
+    """Raises an error where blocks see only the tokens before each.
+
+    Args:
+        backbone: A backbone of text.
+        objective: Who asks.
+
+    Raises:
+        BackboneError: Blocks take `decoder_attention_mask`, as decoders of KerasHub do.
+    """
+    if any(_MASK in _parameters(layer) for layer in backbone.model.layers):
+        raise BackboneError(
+            f"the objective '{objective}' needs a backbone that sees both sides",
+            received=f"{backbone.origin}, a decoder",
+            expected="an encoder such as BertBackbone",
+            fix="take objectives.causal_lm for a decoder",
+        )
+
+
 def _check_isolated(
     backbone: Backbone, encoder: TextEncoder, model: keras.Model
 ) -> None:

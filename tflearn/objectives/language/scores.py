@@ -21,9 +21,9 @@ def loss() -> keras.losses.Loss:
     )
 
 
-def metrics() -> list[keras.metrics.Metric]:
-    """Makes the metrics shown during training."""
-    return [keras.metrics.SparseCategoricalAccuracy(name="accuracy")]
+def metrics(accuracy: str = "accuracy") -> list[keras.metrics.Metric]:
+    """Makes the metrics shown during training; `accuracy` is the name of the share."""
+    return [keras.metrics.SparseCategoricalAccuracy(name=accuracy)]
 
 
 def statistics(
@@ -59,11 +59,14 @@ def statistics(
     return {name: ops.sum(values, axis=1) for name, values in sums.items()}
 
 
-def summarize(mean: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+def summarize(
+    mean: Mapping[str, np.ndarray], *, accuracy: str = "accuracy"
+) -> dict[str, np.ndarray]:
     """Computes metrics of the means of `statistics`.
 
     Args:
         mean: By name, arrays of one shape.
+        accuracy: Name of the share of correct tokens.
 
     Returns:
         `loss` in nats a token, `perplexity`, `accuracy`, and `bits_per_byte` if bytes
@@ -81,7 +84,7 @@ def summarize(mean: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         found = {
             "loss": nats,
             "perplexity": np.exp(nats),
-            "accuracy": mean["correct"] / mean["tokens"],
+            accuracy: mean["correct"] / mean["tokens"],
         }
         if "bytes" in mean:
             found["bits_per_byte"] = mean["nll"] / mean["bytes"] / np.log(2)

@@ -31,7 +31,9 @@ def text_encoder(backbone: Backbone, objective: str) -> TextEncoder:
 
 def vocabulary_size(backbone: Backbone) -> int:
     """Returns how many tokens a backbone can embed, at least its tokenizer's."""
-    size = getattr(backbone.model, "vocabulary_size", None)
+    model = backbone.model
+    # KerasHub's ELECTRA spells it like no other.
+    size = getattr(model, "vocabulary_size", getattr(model, "vocab_size", None))
     encoder = text_encoder(backbone, "language")
     return max(int(size or 0), int(encoder.tokenizer.vocabulary_size()))
 
