@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import functools
+import os
+import pathlib
+import subprocess
+import sys
 
 import keras
 import numpy as np
@@ -226,6 +230,62 @@ def test_a_restored_optimizer_goes_on_to_the_same_bits() -> None:
         model.train_on_batch(x, x[:, :2])
     for old, new in zip(straight.get_weights(), other.get_weights(), strict=True):
         np.testing.assert_array_equal(old, new)
+
+
+DEVICES = """
+import sys
+sys.path.insert(0, sys.argv[1])
+import keras
+import numpy as np
+import test_layer_rates as tests
+from tflearn.training import anchors, loop, optimizers
+
+def run():
+    model = tests.make_model()
+    optimizer = optimizers.layerwise(
+        9, optimizer=lambda: keras.optimizers.SGD(0.1, weight_decay=0.1), decay=0.5
+    )
+    optimizers.configure(optimizer, model, blocks=tests.BLOCKS)
+    loss = keras.losses.MeanSquaredError()
+    loop.compile_model(model, optimizer=optimizer, loss=loss, metrics=[])
+    start = {path: value + 1 for path, value in tests.weights(model).items()}
+    anchors.hold(optimizer, model, anchors.l2sp(0.1), start=start)
+    x = np.random.default_rng(0).normal(size=(8, 4)).astype("float32")
+    model.fit(x, x[:, :2], batch_size=8, epochs=2, verbose=0, shuffle=False)
+    return tests.weights(model)
+
+if keras.backend.backend() == "tensorflow":
+    import tensorflow as tf
+    device = tf.config.LogicalDeviceConfiguration()
+    cpu = tf.config.list_physical_devices("CPU")[0]
+    tf.config.set_logical_device_configuration(cpu, [device] * 2)
+    alone = run()
+    with tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"]).scope():
+        together = run()
+else:
+    alone = run()
+    devices = keras.distribution.list_devices()
+    mesh = keras.distribution.DeviceMesh((2, 2), ["batch", "model"], devices)
+    layout = keras.distribution.LayoutMap(mesh)
+    layout[".*kernel"] = (None, "model")
+    keras.distribution.set_distribution(
+        keras.distribution.ModelParallel(layout_map=layout, batch_dim_name="batch")
+    )
+    together = run()
+for path, value in alone.items():
+    np.testing.assert_allclose(together[path], value, atol=2e-6, err_msg=path)
+"""
+
+
+def test_rates_and_anchors_are_the_same_on_several_devices() -> None:
+    flags = {"XLA_FLAGS": "--xla_force_host_platform_device_count=4"}
+    done = subprocess.run(
+        [sys.executable, "-c", DEVICES, str(pathlib.Path(__file__).parent)],
+        env={**os.environ, **flags, "KERAS_BACKEND": keras.backend.backend()},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
 
 
 def test_what_every_layer_got_is_said() -> None:

@@ -266,6 +266,11 @@ def _install(
 ) -> None:
     update_step: Callable[..., Any] = optimizer.update_step
     apply_weight_decay: Callable[..., Any] = optimizer._apply_weight_decay
+    # Read once: under `tf.distribute` the threads of all replicas take turns inside
+    # the block below, and one must not take for its own what another has set. Muon
+    # keeps a second decay for the weights that it gives to Adam.
+    names = [x for x in ("weight_decay", "adam_weight_decay") if hasattr(optimizer, x)]
+    own = {name: getattr(optimizer, name) for name in names}
 
     def scaled_update_step(gradient: Any, variable: Any, learning_rate: Any) -> Any:
         factor = factors[optimizer._var_key(variable)]
@@ -279,7 +284,7 @@ def _install(
             key = optimizer._var_key(variable)
             groups.setdefault((decays.get(key), factors[key]), []).append(variable)
         for (decay, factor), members in groups.items():
-            with _weight_decay(optimizer, decay, factor):
+            with _weight_decay(optimizer, own, decay, factor):
                 apply_weight_decay(members)
 
     # Past `__setattr__`, which would make them part of the tracked state.
@@ -289,18 +294,20 @@ def _install(
 
 
 @contextlib.contextmanager
-def _weight_decay(optimizer: Any, decay: float | None, factor: float) -> Iterator[None]:
+def _weight_decay(
+    optimizer: Any,
+    own: Mapping[str, float | None],
+    decay: float | None,
+    factor: float,
+) -> Iterator[None]:
     """Sets the decay of an optimizer for the weights of one group."""
-    # Muon keeps a second decay for the weights that it gives to Adam.
-    names = [x for x in ("weight_decay", "adam_weight_decay") if hasattr(optimizer, x)]
-    before = {name: getattr(optimizer, name) for name in names}
-    for name, own in before.items():
-        value = own if decay is None else decay
-        optimizer.__dict__[name] = value * factor if value else value
+    for name, value in own.items():
+        chosen = value if decay is None else decay
+        optimizer.__dict__[name] = chosen * factor if chosen else chosen
     try:
         yield
     finally:
-        optimizer.__dict__.update(before)
+        optimizer.__dict__.update(own)
 
 
 def _lines(
