@@ -286,7 +286,7 @@ def test_attention_that_does_not_allow_a_prefix_is_an_error() -> None:
 # Prompts
 
 
-@pytest.mark.parametrize(("make", "at"), [(bert, 1), (gpt2, 0), (llama, 0), (gemma, 0)])
+@pytest.mark.parametrize(("make", "at"), [(bert, 1), (gpt2, 0), (llama, 0)])
 def test_a_prompt_of_real_words_is_those_words(make, at: int) -> None:
     model = make()
     inputs = tokens(model)
@@ -488,12 +488,10 @@ def resnet() -> keras.Model:
 BOTTLENECK = 2 * 8 * 4 + 4 + 8
 HOSTS = {
     "pfeiffer bert": (regimes.pfeiffer(size=4), bert, 2, 2 * BOTTLENECK),
-    "pfeiffer gpt2": (regimes.pfeiffer(size=4), gpt2, 2, 2 * BOTTLENECK),
     "pfeiffer llama": (regimes.pfeiffer(size=4), llama, 2, 2 * BOTTLENECK),
     "pfeiffer gemma": (regimes.pfeiffer(size=4), gemma, 2, 2 * BOTTLENECK),
     "pfeiffer vit": (regimes.pfeiffer(size=4), vit, 2, 2 * BOTTLENECK),
     "houlsby bert": (regimes.houlsby(size=4), bert, 4, 4 * BOTTLENECK),
-    "houlsby gemma": (regimes.houlsby(size=4), gemma, 4, 4 * BOTTLENECK),
     "houlsby vit": (regimes.houlsby(size=4), vit, 4, 4 * BOTTLENECK),
     "prefix bert": (regimes.prefix(length=3), bert, 2, 2 * 2 * 3 * 8),
     "prefix gpt2": (regimes.prefix(length=3), gpt2, 2, 2 * 2 * 3 * 8),
@@ -505,18 +503,15 @@ HOSTS = {
     "bitfit resnet": (regimes.bitfit(), resnet, 4, 4 * 4),
     "norm_only bert": (regimes.norm_only(), bert, 0, 5 * 2 * 8),
     "norm_only llama": (regimes.norm_only(), llama, 0, 5 * 8),
-    "norm_only vit": (regimes.norm_only(), vit, 0, 5 * 2 * 8),
     "norm_only resnet": (regimes.norm_only(), resnet, 0, 2 * 2 * 4),
 }
 CONTRACT = (
-    "pfeiffer llama",
     "pfeiffer vit",
     "houlsby bert",
     "prefix bert",
     "prompt bert",
     "bitfit bert",
     "bitfit resnet",
-    "norm_only bert",
     "norm_only resnet",
 )
 
