@@ -159,7 +159,9 @@ class MaskedDecoder(keras.Layer):
         values = ops.concatenate([tokens[:, : self.extra], seen, gaps], axis=1)
         for block in self.blocks:
             values = block(values)
-        return self.pixels(self.norm(values[:, -masked.shape[1] :]))
+        # `fit` may not know the lengths before it runs.
+        length: Any = ops.shape(tokens)
+        return self.pixels(self.norm(values[:, length[1] :]))
 
     def compute_output_shape(
         self, encoded_shape: Shape, visible_shape: Shape, masked_shape: Shape
