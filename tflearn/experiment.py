@@ -12,6 +12,7 @@ from typing import Any, Protocol
 import keras
 
 from tflearn import distribution as distributions
+from tflearn import regimes
 from tflearn.backbones import Backbone
 from tflearn.distribution import Devices, Distribution
 from tflearn.reports.html import write_report
@@ -21,7 +22,7 @@ from tflearn.support import environment, files, seeds
 from tflearn.support.console import say
 from tflearn.support.errors import ConfigError
 from tflearn.support.tensorflow import hidden_tensorflow
-from tflearn.training import export, run_directory
+from tflearn.training import course, export, run_directory
 from tflearn.training.forgetting import Source, Watched, point, start_from, watch
 from tflearn.training.stage import Prepared, Stage, prepare
 
@@ -112,11 +113,7 @@ def build(experiment: Experiment) -> Built:
     stages = tuple(
         prepare(stage, backbone, seed=experiment.seed) for stage in experiment.stages
     )
-    for prepared in stages:
-        # Rules that do not fit, factories that fail and bindings that only they
-        # would reach show up now, not when the stage's turn comes.
-        prepared.apply_regime()
-        prepared.make_optimizer(prepared.total_steps or 1)
+    _rehearse(stages)
     if experiment.start_from is not None:
         start_from(experiment.start_from, stages[0])
     watched = watch(experiment.sources, stages, backbone)
@@ -134,6 +131,21 @@ def build(experiment: Experiment) -> Built:
             "data": time.perf_counter() - loaded,
         },
     )
+
+
+def _rehearse(stages: Sequence[Prepared]) -> None:
+    """Goes through the stages without training.
+
+    Rules that do not fit, factories that fail and bindings that only they would reach
+    show up now, not when the stage's turn comes.
+    """
+    with regimes.rehearsal():
+        for number, prepared in enumerate(stages):
+            prepared.apply_regime()
+            prepared.make_optimizer(prepared.total_steps or 1)
+            earlier = [before.stage.name for before in stages[:number]]
+            for line in course.check(prepared, earlier=earlier):
+                say(f"note: {line}")
 
 
 @hidden_tensorflow()
@@ -184,13 +196,14 @@ def _train_stages(
 ) -> tuple[list[StageReport], list[dict[str, Any]]]:
     """Trains the stages in order, each from where the one before ended."""
     previous: Prepared | None = None
-    reports = []
+    reports, done = [], {}
     sources = point(built.watched, None, folder / "sources.json")
     for prepared in built.stages:
         if previous is not None:
             export.carry_head(previous, prepared)
         own = folder / "stages" / prepared.stage.name
-        reports.append(run_stage(prepared, own))
+        reports.append(run_stage(prepared, own, earlier=done))
+        done[prepared.stage.name] = prepared
         sources += point(built.watched, prepared, own / "sources.json")
         previous = prepared
     return reports, sources

@@ -66,7 +66,7 @@ def merge_declared(
         RegimeError: There is nothing to merge, or it cannot be merged.
     """
     for rule in rules:
-        if rule.action != "merge":
+        if not rule.merges:
             continue
         pattern = rule.pattern or "*"
         hosts = [x for path, x in layers.items() if matches(pattern, path)]
@@ -80,7 +80,7 @@ def merge_declared(
             )
         for host in hosts:
             _merge(host)
-    return [rule for rule in rules if rule.action != "merge"]
+    return [rule for rule in rules if not rule.merges]
 
 
 def attach_decided(

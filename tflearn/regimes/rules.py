@@ -37,6 +37,11 @@ class Rule:
     options: tuple[tuple[str, object], ...] = ()
     only: str | None = None
 
+    @property
+    def merges(self) -> bool:
+        """Whether the rule merges adapters and decides about no layer."""
+        return self.action == "merge"
+
     def __str__(self) -> str:
         """Returns the rule as a user would write it."""
         if self.last is not None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import pathlib
 import time
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -26,12 +27,18 @@ from tflearn.training.stage import Prepared
 _WORST = 12
 
 
-def run_stage(prepared: Prepared, folder: pathlib.Path) -> StageReport:
+def run_stage(
+    prepared: Prepared,
+    folder: pathlib.Path,
+    *,
+    earlier: Mapping[str, Prepared] | None = None,
+) -> StageReport:
     """Trains and evaluates a stage, or reads what an earlier process finished.
 
     Args:
         prepared: The stage; its model holds the final weights afterwards.
         folder: The stage's folder in the run directory.
+        earlier: The stages before this one by name.
 
     Returns:
         The stage's report, as written to its `report.json`.
@@ -51,6 +58,7 @@ def run_stage(prepared: Prepared, folder: pathlib.Path) -> StageReport:
             prepared,
             folder,
             census=census,
+            earlier=earlier,
             callbacks=lambda state: [_progress(prepared, state, bars)],
             observers=[trackers.observer(folder / "tensorboard")],
         )
@@ -112,7 +120,7 @@ def _report(
         history=state.history,
         evaluations=evaluations,
         worst=worst,
-        notes=[*prepared.notes, *stopped],
+        notes=[*prepared.notes, *outcome.notes, *stopped],
         frozen_proof=outcome.proof,
         temperature=temperature,
     )

@@ -111,10 +111,17 @@ def plan(prepared: Prepared, total_steps: int) -> tuple[Leg, ...]:
         num_examples=len(prepared.examples["train"]),
         batch_size=prepared.new_per_step,
     )
-    fresh = set(prepared.apply_regime().paths("fresh"))
+    in_phases = [rule for x in stage.phases for rule in x.regime if rule.merges]
+    if in_phases:
+        raise ConfigError(
+            "adapters are merged when a stage begins, not in the middle of it",
+            received=str(in_phases[0]),
+            fix="declare the rule in Stage.regime",
+        )
+    fresh = set(apply(prepared, stage.regime).paths("fresh"))
     legs: list[Leg] = []
     for span in spans:
-        census = apply(prepared, span)
+        census = apply(prepared, span.regime)
         extra = [path for path in census.paths("fresh") if path not in fresh]
         if extra:
             raise ConfigError(
@@ -133,12 +140,15 @@ def leg_at(legs: Sequence[Leg], step: int) -> int:
     return next(i for i, leg in enumerate(legs) if step <= leg.span.end)
 
 
-def apply(prepared: Prepared, span: phases.Span) -> regimes.Census:
-    """Applies the regime of a phase to the stage's network."""
+def apply(prepared: Prepared, rules: Sequence[regimes.Rule]) -> regimes.Census:
+    """Applies the regime of a phase to the stage's network.
+
+    What a stage merges it has merged when its own regime was applied.
+    """
     network = prepared.network
     return regimes.apply(
         network.model,
-        span.regime,
+        [rule for rule in rules if not rule.merges],
         blocks=network.backbone.blocks,
         unused=network.unused,
     )
@@ -154,7 +164,7 @@ def enter(prepared: Prepared, leg: Leg, hold: Hold | None, *, total_steps: int) 
         total_steps: Length of the stage, for the schedule.
     """
     model = prepared.network.model
-    apply(prepared, leg.span)
+    apply(prepared, leg.span.regime)
     optimizer = prepared.make_optimizer(total_steps)
     loop.compile_model(
         model,

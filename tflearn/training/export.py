@@ -6,12 +6,14 @@ import pathlib
 
 import keras
 
+from tflearn.regimes import adapters
 from tflearn.support import files
 from tflearn.support.console import say
 from tflearn.training.stage import Prepared
 
 MODEL_FILE = "model.keras"
 LABELS_FILE = "labels.json"
+ADAPTER_FILE = "adapter.safetensors"
 
 
 def carry_head(previous: Prepared, current: Prepared) -> bool:
@@ -49,13 +51,18 @@ def write_model(
 
     Args:
         prepared: The last stage.
-        folder: Gets `model.keras`, `labels.json` and `encoder/`.
+        folder: Gets `model.keras` (adapters merged into the weights where they can
+            be), `adapter.safetensors` if there are any, `labels.json`, `encoder/`.
         temperature: Fitted temperature, for calibrated probabilities.
     """
     folder.mkdir(parents=True, exist_ok=True)
     # Keras does not write atomically: a reader must never find half a model.
     temporary = folder / f"unfinished.{MODEL_FILE}"
-    prepared.network.deployed.save(temporary, include_optimizer=False)
+    deployed = prepared.network.deployed
+    if adapters.adapters_of(deployed):
+        adapters.save_adapter(deployed, folder / ADAPTER_FILE)
+    with adapters.exportable(deployed) as plain:
+        plain.save(temporary, include_optimizer=False)
     temporary.replace(folder / MODEL_FILE)
     prepared.network.backbone.save_encoder(folder / "encoder")
     files.write_json(
