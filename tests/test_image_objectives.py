@@ -195,7 +195,6 @@ def test_training_lowers_the_loss(name: str) -> None:
         loss=one.pretext.loss(),
         weighted_metrics=one.pretext.metrics(),
     )
-    # From a generator `fit` knows no shape but the number of dimensions.
     batches = (one.batch(step) for step in itertools.count())
     history = model.fit(batches, steps_per_epoch=5, epochs=6, shuffle=False, verbose=0)
     losses = history.history["loss"]
@@ -477,6 +476,30 @@ def test_the_decoder_tells_masked_patches_apart_by_their_place() -> None:
     turned = np.asarray(decoder(tokens, np.array([[0]]), np.array([[3, 2, 1]])))
     assert not np.allclose(first[:, 0], first[:, 1], atol=1e-3)
     np.testing.assert_allclose(first, turned[:, ::-1], atol=1e-5)
+
+
+def test_the_decoder_takes_lengths_that_are_known_only_when_it_runs() -> None:
+    decoder = MaskedDecoder(grid=(2, 2), outputs=3, extra=1, width=8, num_heads=2)
+    shapes = {"tokens": ((None, 5), "float32"), "visible": ((None,), "int32")}
+    shapes["masked"] = shapes["visible"]
+    inputs = {
+        name: keras.Input(shape, dtype=dtype, name=name)
+        for name, (shape, dtype) in shapes.items()
+    }
+    model = keras.Model(inputs, decoder(*inputs.values()))
+    model.compile("sgd", "mse")
+
+    def batches():
+        for masked in itertools.cycle((3, 2)):
+            order = np.arange(4, dtype="int32")[None]
+            tokens = np.ones((1, 5 - masked, 5), "float32")
+            parts = (tokens, order[:, masked:], order[:, :masked])
+            yield dict(zip(inputs, parts, strict=True)), np.ones((1, masked, 3))
+
+    history = model.fit(
+        batches(), steps_per_epoch=2, epochs=2, shuffle=False, verbose=0
+    )
+    assert np.isfinite(history.history["loss"]).all()
 
 
 def test_masked_images_need_a_vision_transformer() -> None:
