@@ -191,8 +191,9 @@ def _features(
     inputs: Any = {name: arrays[role] for role, name in encoder.input_names.items()}
     if not isinstance(model.input, dict):
         inputs = ids
-    outputs = backbone.features(model(inputs, training=False))
-    return np.asarray(ops.cast(outputs["sequence"], "float32"))
+    # A model of its own: what it compiles is forgotten, and layers may change later.
+    probe = keras.Model(model.input, backbone.features(model.output)["sequence"])
+    return np.asarray(probe.predict_on_batch(inputs)).astype("float32")
 
 
 def _some_ids(encoder: TextEncoder, shape: tuple[int, int]) -> np.ndarray:

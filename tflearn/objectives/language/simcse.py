@@ -123,11 +123,10 @@ def _found(pairs: Any, examples: Any) -> Any:
 
 
 def _metrics() -> list[keras.metrics.Metric]:
-    return [
-        keras.metrics.MeanMetricWrapper(
-            lambda examples, pairs: _found(pairs, examples), name="retrieval_accuracy"
-        )
-    ]
+    def retrieved(examples: Any, pairs: Any) -> Any:
+        return _found(pairs, examples)
+
+    return [keras.metrics.MeanMetricWrapper(retrieved, name="retrieval_accuracy")]
 
 
 def _statistics(
