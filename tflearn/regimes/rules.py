@@ -38,6 +38,11 @@ class Rule:
     only: str | None = None
 
     @property
+    def adapts(self) -> bool:
+        """Whether the rule gives layers an adapter."""
+        return self.action not in ACTIONS
+
+    @property
     def merges(self) -> bool:
         """Whether the rule merges adapters and decides about no layer."""
         return self.action == "merge"

@@ -11,6 +11,7 @@ from tflearn.backbones import Backbone, load_model, read_weights
 from tflearn.backbones.transfer import transfer
 from tflearn.backbones.weight_files import arrays_by_path
 from tflearn.data import Data, pipeline
+from tflearn.regimes import adapters
 from tflearn.support import files
 from tflearn.support.console import say
 from tflearn.support.errors import ConfigError, RunError, nearest
@@ -230,6 +231,7 @@ def _of_probe(
     count = len(ready.labels[declared.split])
 
     def measure(after: Prepared | None) -> dict[str, Any]:
+        adapters.forget_traces(ready.network)
         ((metric, value),) = ready.measure().items()
         return {
             "metric": metric,
@@ -245,6 +247,11 @@ def _of_probe(
 
 
 def _row(prepared: Prepared) -> dict[str, Any]:
+    # A later stage may have given layers adapters that were not there when this
+    # network was compiled.
+    for model in (prepared.network.deployed, prepared.scorer):
+        if model is not None:
+            adapters.forget_traces(model)
     split = "test" if "test" in prepared.examples else "validation"
     if split not in prepared.examples:
         raise ConfigError(

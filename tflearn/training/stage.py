@@ -91,6 +91,7 @@ class Prepared:
         scorer: Computes the pretext's statistics.
         rehearsed: Old rows that are mixed in, if any.
         probe: The probe of the representations, if any.
+        seed: Seed of the initial values of adapters.
         total_steps: Length of the stage; None for a budget of time, which is
             measured when the stage starts.
         interval: Steps between validations.
@@ -112,6 +113,7 @@ class Prepared:
     scorer: Scorer | None = None
     rehearsed: Rehearsed | None = None
     probe: probes.ReadyProbe | None = None
+    seed: int = 0
 
     @property
     def notes(self) -> tuple[str, ...]:
@@ -150,6 +152,9 @@ class Prepared:
 
     def apply_regime(self) -> regimes.Census:
         """Applies the stage's regime to its network and returns the census."""
+        if any(rule.adapts for rule in self.stage.regime):
+            # Initial values of adapters depend on the stage alone.
+            keras.utils.set_random_seed(self.seed)
         return regimes.apply(
             self.network.model,
             self.stage.regime,
@@ -218,6 +223,7 @@ def prepare(stage: Stage, backbone: Backbone, *, seed: int) -> Prepared:
         total_steps=total_steps,
         interval=interval,
         rehearsed=old,
+        seed=seeds.derive(seed, "adapters"),
         probe=stage.probe
         and probes.prepare(stage.probe(), backbone, batch_size=stage.eval_batch_size),
         **made,
@@ -282,6 +288,12 @@ def _pretext(
     seed: int,
 ) -> tuple[dict[str, pipeline.Examples], dict[str, Any]]:
     """Makes the network of an objective that makes its own targets."""
+    if dataset.data.augment or dataset.data.balance != "none":
+        raise ConfigError(
+            f"the objective '{objective.name}' makes its own batches",
+            received="data.Data.augment or data.Data.balance",
+            fix="bind the views of the objective instead",
+        )
     kind = examples["train"].kind
     if kind not in objective.inputs:
         raise ConfigError(
