@@ -128,9 +128,10 @@ def main() -> None:
     parser.add_argument("--rate", type=float, default=2e-3)
     parser.add_argument("--full", action="store_true")
     flags = parser.parse_args()
-    found = [train(flags, seed) for seed in flags.seeds]
-    for seed, result in zip(flags.seeds, found, strict=True):
-        print(f"seed {seed}: {result}", flush=True)
+    found = []
+    for seed in flags.seeds:
+        found.append(train(flags, seed))
+        print(f"seed {seed}: {found[-1]}", flush=True)
     values = [result["test"] for result in found]
     spread = f"{min(values):.3f} to {max(values):.3f}"
     print(f"test accuracy {statistics.fmean(values):.3f}, {spread}")
