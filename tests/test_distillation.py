@@ -17,7 +17,7 @@ from tflearn.objectives import teachers
 from tflearn.objectives.distillation import DistillationLoss, OfOutputs, Weights
 from tflearn.support.errors import BackboneError, ConfigError, RunError
 from tflearn.training import finished, optimizers
-from tflearn.training.stage import prepare
+from tflearn.training.preparation import prepare
 
 
 def softmax(x: np.ndarray) -> np.ndarray:

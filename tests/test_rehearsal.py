@@ -19,7 +19,7 @@ from tflearn.data.mixture import MixedOrder, Mixture, join
 from tflearn.data.rehearsal import Rehearsal, Rehearsed
 from tflearn.support.errors import ConfigError, DataError
 from tflearn.training import execution, optimizers
-from tflearn.training.stage import prepare
+from tflearn.training.preparation import prepare
 
 NEW, OLD = 50, 30
 

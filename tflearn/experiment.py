@@ -24,7 +24,8 @@ from tflearn.support.errors import ConfigError
 from tflearn.support.tensorflow import hidden_tensorflow
 from tflearn.training import course, export, run_directory
 from tflearn.training.forgetting import Source, Watched, point, start_from, watch
-from tflearn.training.stage import Prepared, Stage, prepare
+from tflearn.training.preparation import prepare
+from tflearn.training.stage import Prepared, Stage
 
 __all__ = ["Experiment", "Stage", "build", "run"]
 

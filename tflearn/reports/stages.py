@@ -106,7 +106,7 @@ def _report(
     state = outcome.state
     seen = state.step * prepared.stage.batch_size
     epoch = budgets.steps_per_epoch(
-        len(prepared.examples["train"]), prepared.new_per_step
+        len(prepared.examples["train"]), prepared.stage.new_per_step
     )
     stopped = [f"stopped early: {state.stopped}"] if state.stopped else []
     return StageReport(

@@ -109,7 +109,7 @@ def plan(prepared: Prepared, total_steps: int) -> tuple[Leg, ...]:
         stage.regime,
         total_steps=total_steps,
         num_examples=len(prepared.examples["train"]),
-        batch_size=prepared.new_per_step,
+        batch_size=prepared.stage.new_per_step,
     )
     in_phases = [rule for x in stage.phases for rule in x.regime if rule.merges]
     if in_phases:
