@@ -14,6 +14,10 @@ import pytest
 SHARED_DATA = pathlib.Path(__file__).parents[1].parent / "shared" / "data"
 
 
+# Scripts that made golden values with libraries the tests do not need.
+collect_ignore_glob = ["golden/*.py"]
+
+
 @pytest.fixture
 def shared_data() -> pathlib.Path:
     """The folder of real data beside the checkout; skips where it is absent."""
