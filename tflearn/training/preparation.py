@@ -1,0 +1,214 @@
+"""Making a stage ready to train: data, examples, network, batches, probe."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Mapping
+from typing import Any
+
+import keras
+
+from tflearn import objectives
+from tflearn.backbones import Backbone
+from tflearn.data import pipeline
+from tflearn.data.rehearsal import Mixed, Rehearsed
+from tflearn.evaluation import Scorer
+from tflearn.objectives.objective import attach, unused_layers
+from tflearn.support import seeds
+from tflearn.support.errors import ConfigError
+from tflearn.training import budgets
+from tflearn.training import probe as probes
+from tflearn.training.stage import Prepared, Stage
+
+
+def prepare(stage: Stage, backbone: Backbone, *, seed: int) -> Prepared:
+    """Loads a stage's data, encodes it and puts the head on the backbone.
+
+    Args:
+        stage: The declaration.
+        backbone: Shared by all stages of the experiment.
+        seed: The experiment's seed.
+
+    Returns:
+        The stage, ready to train.
+
+    Raises:
+        TflearnError: Something of the declaration or the data is wrong.
+    """
+    _check(stage)
+    data, objective = stage.data(), stage.objective()
+    dataset = data.load(target_kind=objective.target_kind)
+    examples = {
+        name: pipeline.encode(
+            split,
+            backbone.encoder,
+            data=data,
+            any_length=getattr(objective, "any_length", False),
+        )
+        for name, split in dataset.splits.items()
+    }
+    old = stage.rehearsal and stage.rehearsal.load(
+        dataset,
+        backbone.encoder,
+        any_length=getattr(objective, "any_length", False),
+    )
+    rows = _rows(objective, dataset, examples["train"], old)
+    # The head's initial values depend on the stage alone, not on what ran before.
+    keras.utils.set_random_seed(seeds.derive(seed, "head", stage.name))
+    seed = seeds.derive(seed, "batches", stage.name)
+    if isinstance(objective, objectives.SelfSupervised):
+        examples, made = _pretext(
+            stage, objective, backbone, dataset, examples, old, seed
+        )
+    else:
+        made = _supervised(stage, objective, backbone, dataset, rows, seed)
+    total_steps, interval = _steps(stage, len(examples["train"]))
+    return Prepared(
+        stage=stage,
+        data=data,
+        dataset=dataset,
+        spec=pipeline.describe(dataset, examples),
+        examples=examples,
+        objective=objective,
+        total_steps=total_steps,
+        interval=interval,
+        rehearsed=old,
+        seed=seeds.derive(seed, "adapters"),
+        probe=stage.probe
+        and probes.prepare(stage.probe(), backbone, batch_size=stage.eval_batch_size),
+        **made,
+    )
+
+
+def _rows(
+    objective: objectives.Objective | objectives.SelfSupervised,
+    dataset: pipeline.Dataset,
+    examples: pipeline.Examples,
+    old: Rehearsed | None,
+) -> Mixed:
+    """Pairs the training examples with what an objective with labels takes."""
+    targets, old_targets = dataset.splits["train"].targets, None
+    if isinstance(objective, objectives.Objective) and objective.teach is not None:
+        targets = objective.teach(dataset)
+        old_targets = old and objective.teach(old.dataset)
+    if old is None or isinstance(objective, objectives.SelfSupervised):
+        return Mixed(examples, targets, None)
+    return old.mix(examples, targets, old_targets=old_targets)
+
+
+def _supervised(
+    stage: Stage,
+    objective: objectives.Objective,
+    backbone: Backbone,
+    dataset: pipeline.Dataset,
+    rows: Mixed,
+    seed: int,
+) -> dict[str, Any]:
+    """Puts the head on the backbone and makes batches of examples with targets."""
+    examples, targets, mixture = rows
+    num_outputs = pipeline.describe(dataset, {"train": examples}).num_outputs
+    one_hot = objective.one_hot or dataset.data.mixes_labels
+    hints = 0
+    if objective.teach is not None and targets is not None:
+        hints = targets.shape[1] - 2 * num_outputs
+    return {
+        "network": attach(objective, backbone, num_outputs=num_outputs, hints=hints),
+        "batches": pipeline.train_batches(
+            examples,
+            targets,
+            batch_size=stage.batch_size,
+            seed=seed,
+            data=dataset.data,
+            num_outputs=num_outputs,
+            one_hot=one_hot,
+            mixture=mixture,
+        ),
+        "loss": functools.partial(objective.loss, one_hot),
+        "metrics": functools.partial(objective.metrics, one_hot),
+    }
+
+
+def _pretext(
+    stage: Stage,
+    objective: objectives.SelfSupervised,
+    backbone: Backbone,
+    dataset: pipeline.Dataset,
+    examples: Mapping[str, pipeline.Examples],
+    old: Rehearsed | None,
+    seed: int,
+) -> tuple[dict[str, pipeline.Examples], dict[str, Any]]:
+    """Makes the network of an objective that makes its own targets."""
+    if dataset.data.augment or dataset.data.balance != "none":
+        raise ConfigError(
+            f"the objective '{objective.name}' makes its own batches",
+            received="data.Data.augment or data.Data.balance",
+            fix="bind the views of the objective instead",
+        )
+    kind = examples["train"].kind
+    if kind not in objective.inputs:
+        raise ConfigError(
+            f"the objective '{objective.name}' does not take these inputs",
+            received=f"inputs of kind '{kind}'",
+            expected=" or ".join(map(repr, objective.inputs)),
+        )
+    pretext = objective.bind(backbone)
+    arranged = {
+        name: pretext.arrange(part, dataset.splits[name].targets)
+        for name, part in examples.items()
+    }
+    train, mixture = arranged["train"], None
+    if old is not None:
+        targets = dataset.splits["train"].targets
+        train, _, mixture = old.arrange(
+            examples["train"], targets, pretext.arrange, arranged=train
+        )
+    unused = pretext.features and unused_layers(backbone, pretext.features)
+    return arranged, {
+        "network": objectives.Network(
+            model=pretext.model,
+            deployed=pretext.deployed or pretext.model,
+            backbone=backbone,
+            unused=unused or frozenset(),
+            num_outputs=0,
+        ),
+        "batches": pipeline.made_batches(
+            train,
+            pretext.make_batch,
+            batch_size=stage.batch_size,
+            seed=seed,
+            mixture=mixture,
+        ),
+        "loss": pretext.loss,
+        "metrics": pretext.metrics,
+        "pretext": pretext,
+        "scorer": Scorer(pretext.model, pretext.statistics),
+    }
+
+
+def _steps(stage: Stage, num_examples: int) -> tuple[int | None, int]:
+    budget = budgets.parse(stage.budget)
+    new = stage.new_per_step
+    epoch = budgets.steps_per_epoch(num_examples, new)
+    interval = stage.interval or epoch
+    if budget.seconds is not None:
+        return None, interval
+    total = budgets.total_steps(budget, num_examples=num_examples, batch_size=new)
+    return total, min(interval, total)
+
+
+def _check(stage: Stage) -> None:
+    for field in ("batch_size", "eval_batch_size", "interval", "patience", "bootstrap"):
+        value = getattr(stage, field)
+        least = 0 if field == "bootstrap" else 1
+        if value is not None and value < least:
+            raise ConfigError(
+                f"{field} of stage '{stage.name}' is too small",
+                received=value,
+                expected=f"at least {least}",
+            )
+    if not stage.name or set(stage.name) & set("/\\ "):
+        raise ConfigError(
+            "a stage's name is a folder's name",
+            received=stage.name,
+            expected="letters, digits, '-' and '_'",
+        )
