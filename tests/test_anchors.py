@@ -23,6 +23,7 @@ from tflearn.training import (
     loop,
     optimizers,
     phases,
+    preparation,
     stage,
 )
 
@@ -59,7 +60,7 @@ def make_stage(**changes) -> experiment.Stage:
 
 def prepare(declared: experiment.Stage) -> stage.Prepared:
     keras.utils.set_random_seed(0)
-    return stage.prepare(declared, backbones.function(make_backbone), seed=0)
+    return preparation.prepare(declared, backbones.function(make_backbone), seed=0)
 
 
 def weights(model: keras.Model) -> dict[str, np.ndarray]:
@@ -200,7 +201,9 @@ def linear(**changes) -> stage.Prepared:
         return keras.Model(inputs, keras.layers.Identity(name="same")(inputs))
 
     keras.utils.set_random_seed(0)
-    return stage.prepare(make_stage(**changes), backbones.function(identity), seed=0)
+    return preparation.prepare(
+        make_stage(**changes), backbones.function(identity), seed=0
+    )
 
 
 def rows_and_logits(prepared: stage.Prepared):
@@ -319,7 +322,9 @@ def test_weights_that_an_old_stage_needs_move_less(tmp_path: pathlib.Path) -> No
     def moved(anchor, name: str) -> dict[str, np.ndarray]:
         for path, weight in graph.weights_by_path(backbone.model).items():
             weight.assign(begun[path])
-        new = stage.prepare(make_stage(name=name, anchor=anchor), backbone, seed=1)
+        new = preparation.prepare(
+            make_stage(name=name, anchor=anchor), backbone, seed=1
+        )
         execution.execute(
             new, tmp_path / name, census=new.apply_regime(), earlier={"old": old}
         )

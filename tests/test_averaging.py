@@ -19,7 +19,7 @@ from tflearn.training import (
     finished,
     layer_rates,
     optimizers,
-    stage,
+    preparation,
 )
 
 
@@ -238,7 +238,7 @@ def test_a_killed_run_ends_with_the_same_average(
 def test_only_the_best_are_kept(tmp_path) -> None:
     declared = make_stage(average=AVERAGES["soup"])
     keras.utils.set_random_seed(0)
-    prepared = stage.prepare(declared, backbones.function(make_backbone), seed=0)
+    prepared = preparation.prepare(declared, backbones.function(make_backbone), seed=0)
     census = prepared.apply_regime()
     outcome = execution.execute(prepared, tmp_path, census=census)
     kept = execution.Checkpoints(tmp_path / "soup", keep=None).steps
@@ -263,6 +263,6 @@ def test_only_the_best_are_kept(tmp_path) -> None:
 def test_what_cannot_be_averaged_is_refused_before_training(make, message) -> None:
     data = functools.partial(iris, splits={"train": 0.8, "test": 0.2})
     declared = make_stage(average=make, data=data)
-    prepared = stage.prepare(declared, backbones.function(make_backbone), seed=0)
+    prepared = preparation.prepare(declared, backbones.function(make_backbone), seed=0)
     with pytest.raises(ConfigError, match=message):
         course.check(prepared)

@@ -20,6 +20,7 @@ from tflearn.training import (
     optimizer_state,
     optimizers,
     phases,
+    preparation,
     stage,
 )
 
@@ -198,7 +199,7 @@ def declare(*stages: experiment.Stage) -> experiment.Experiment:
 
 def prepare(declared: experiment.Stage) -> stage.Prepared:
     keras.utils.set_random_seed(0)
-    return stage.prepare(declared, backbones.function(make_backbone), seed=0)
+    return preparation.prepare(declared, backbones.function(make_backbone), seed=0)
 
 
 def test_what_moves_is_what_the_phase_says(tmp_path, capsys) -> None:
