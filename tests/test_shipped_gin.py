@@ -15,6 +15,7 @@ import pytest
 
 from tflearn import config, experiment, regimes
 from tflearn.commands.compare import Comparison
+from tflearn.run import main
 
 ROOT = pathlib.Path(__file__).parents[1]
 FOUND = sorted(
@@ -250,6 +251,15 @@ def test_a_fragment_changes_a_complete_file(name: str, small) -> None:
     built = experiment.build(declared)
     census = built.stages[0].apply_regime()
     assert {row["role"] for row in census.to_json()} == roles
+
+
+def test_check_says_what_moves_in_every_phase(capfd) -> None:
+    files = [f"--gin_file={ROOT / x}" for x in (OWN, "gin/regimes/gradual.gin")]
+    assert main(["--mode=check", *files]) == 0
+    lines = capfd.readouterr().out.splitlines()
+    phases = [line for line in lines if line.startswith("phase ")]
+    assert len(phases) > 1
+    assert phases[0].startswith("phase       steps 0 to ")
 
 
 @pytest.mark.parametrize("name", INCLUDED)

@@ -6,7 +6,7 @@ from tflearn import config, experiment
 from tflearn.commands.arguments import Arguments
 from tflearn.reports import tables
 from tflearn.support.console import console, say
-from tflearn.training import optimizers
+from tflearn.training import course, optimizers
 from tflearn.training.stage import Prepared
 
 
@@ -40,6 +40,9 @@ def _print_stage(prepared: Prepared) -> None:
     console.print(tables.census_table(prepared.apply_regime().to_json()))
     steps = prepared.total_steps
     optimizer = prepared.make_optimizer(steps or 1)
+    if stage.phases:
+        for leg in course.plan(prepared, steps or 10**9):
+            say(f"phase       {course.describe(leg)}")
     length = f"{steps} steps" if steps else "steps measured when it starts"
     say(f"objective   {prepared.objective.name}")
     say(f"optimizer   {optimizers.describe(optimizer)}")
