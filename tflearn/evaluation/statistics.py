@@ -8,7 +8,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from tflearn.evaluation.bootstrap import Estimate, Measure, Values, estimate
+from tflearn.evaluation.bootstrap import Estimate, Measure, Values, estimate, means
 from tflearn.evaluation.metrics import Evaluation
 from tflearn.evaluation.slices import groups
 from tflearn.support import seeds
@@ -154,10 +154,9 @@ def _estimates(
 
 
 def _measure(rows: Mapping[str, np.ndarray], summarize: Summarize) -> Measure:
-    names, table = list(rows), np.stack(list(rows.values())).astype("float64")
+    mean_of = means(rows)
 
     def measure(weights: np.ndarray) -> Values:
-        means = table @ weights / weights.sum(axis=0, dtype="float64")
-        return Values(summarize(dict(zip(names, means, strict=True))))
+        return Values(summarize(mean_of(weights).overall))
 
     return measure

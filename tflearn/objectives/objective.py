@@ -55,6 +55,10 @@ class Objective:
     calibrate: bool = False
     teach: Callable[[Dataset], np.ndarray] | None = None
 
+    # What an objective without labels may choose is settled for one with labels.
+    lower_is_better = False
+    any_length = False
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Network:

@@ -7,7 +7,7 @@ block are usual: `backbone/*/query|backbone/*/value`.
 
 from __future__ import annotations
 
-from tflearn.regimes.rules import Rule, freeze, train
+from tflearn.regimes.rules import Rule, adapter_rule, frozen
 from tflearn.support.errors import RegimeError, nearest
 
 ATTENTION = "backbone/*/query|backbone/*/value"
@@ -39,7 +39,7 @@ def lora(
     References:
         Hu et al. 2021, https://arxiv.org/abs/2106.09685
     """
-    return _rule(
+    return adapter_rule(
         "lora", pattern, rank=rank, alpha=float(alpha), dropout=dropout, rslora=rslora
     )
 
@@ -64,7 +64,7 @@ def dora(
     References:
         Liu et al. 2024, https://arxiv.org/abs/2402.09353
     """
-    return _rule(
+    return adapter_rule(
         "dora", pattern, rank=rank, alpha=float(alpha), dropout=dropout, rslora=rslora
     )
 
@@ -91,7 +91,7 @@ def qlora(
     References:
         Dettmers et al. 2023, https://arxiv.org/abs/2305.14314
     """
-    return _rule(
+    return adapter_rule(
         "qlora",
         pattern,
         bits=bits,
@@ -113,7 +113,7 @@ def ia3(pattern: str, *, feedforward: bool = False) -> Rule:
     References:
         Liu et al. 2022, https://arxiv.org/abs/2205.05638
     """
-    return _rule("ia3", pattern, feedforward=feedforward)
+    return adapter_rule("ia3", pattern, feedforward=feedforward)
 
 
 def low_rank(
@@ -160,7 +160,7 @@ def low_rank(
             expected=_LOW_RANK,
             nearest=nearest(kind, _LOW_RANK),
         )
-    return (rule, freeze("backbone/*"), train("*"))
+    return (rule, *frozen())
 
 
 def rescaled(
@@ -180,10 +180,5 @@ def rescaled(
     return (
         ia3(outputs),
         ia3(inputs, feedforward=True),
-        freeze("backbone/*"),
-        train("*"),
+        *frozen(),
     )
-
-
-def _rule(action: str, pattern: str, **options: object) -> Rule:
-    return Rule(action=action, pattern=pattern, options=tuple(options.items()))

@@ -121,6 +121,17 @@ def train_above(layer: str) -> Rule:
     return Rule(action="train", above=layer)
 
 
+def adapter_rule(kind: str, pattern: str, **options: object) -> Rule:
+    """Freezes the matched layers and gives those that can have it an adapter.
+
+    Args:
+        kind: Kind of adapter, see `tflearn.regimes.adapters.KINDS`.
+        pattern: Which layers.
+        **options: Its hyper-parameters.
+    """
+    return Rule(action=kind, pattern=pattern, options=tuple(options.items()))
+
+
 def scratch() -> tuple[Rule, ...]:
     """Nothing is transferred: every weight starts anew and trains."""
     return (fresh("*"),)
@@ -154,7 +165,7 @@ def partial(
     ['train_last(2)', "freeze('backbone/*')", "train('*')"]
     """
     part = Rule(action="train", last=last, pattern=pattern, above=above)
-    return (part, freeze("backbone/*"), train("*"))
+    return (part, *frozen())
 
 
 def full() -> tuple[Rule, ...]:

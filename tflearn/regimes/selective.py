@@ -5,7 +5,7 @@ from __future__ import annotations
 import keras
 
 from tflearn.backbones import graph
-from tflearn.regimes.rules import Rule, freeze, train
+from tflearn.regimes.rules import Rule, adapter_rule, frozen
 
 
 def is_normalization(layer: keras.Layer) -> bool:
@@ -54,8 +54,8 @@ def bitfit(*, pattern: str = "backbone/*") -> tuple[Rule, ...]:
     References:
         Ben Zaken et al. 2022, https://arxiv.org/abs/2106.10199
     """
-    shift = Rule(action="bias", pattern=pattern)
-    return (shift, freeze("backbone/*"), train("*"))
+    shift = adapter_rule("bias", pattern)
+    return (shift, *frozen())
 
 
 def norm_only(*, pattern: str = "backbone/*") -> tuple[Rule, ...]:
@@ -77,4 +77,4 @@ def norm_only(*, pattern: str = "backbone/*") -> tuple[Rule, ...]:
         Frankle et al. 2021, https://arxiv.org/abs/2003.00152
     """
     norms = Rule(action="train", pattern=pattern, only="normalization")
-    return (norms, freeze("backbone/*"), train("*"))
+    return (norms, *frozen())

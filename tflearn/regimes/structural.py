@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tflearn.regimes.rules import Rule, freeze, train
+from tflearn.regimes.rules import Rule, adapter_rule, frozen
 
 # The last projections of the two parts of a transformer block, as KerasHub's encoders
 # and decoders, its Llama- and Gemma-like decoders and its ViT name them (`dense_1` is a
@@ -29,8 +29,9 @@ def bottleneck(
     >>> str(bottleneck("backbone/block_*/mlp", size=8))
     "bottleneck('backbone/block_*/mlp', size=8, activation='gelu', scale=1.0)"
     """
-    options = (("size", size), ("activation", activation), ("scale", scale))
-    return Rule(action="bottleneck", pattern=pattern, options=options)
+    return adapter_rule(
+        "bottleneck", pattern, size=size, activation=activation, scale=scale
+    )
 
 
 def pfeiffer(
@@ -53,7 +54,7 @@ def pfeiffer(
     behind = bottleneck(
         FEED_FORWARD_OUTPUTS, size=size, activation=activation, scale=scale
     )
-    return (behind, freeze("backbone/*"), train("*"))
+    return (behind, *frozen())
 
 
 def houlsby(
@@ -98,9 +99,8 @@ def prefix(
     References:
         Li and Liang 2021, https://arxiv.org/abs/2101.00190
     """
-    options = (("length", length), ("stddev", stddev))
-    rule = Rule(action="prefix", pattern=pattern, options=options)
-    return (rule, freeze("backbone/*"), train("*"))
+    rule = adapter_rule("prefix", pattern, length=length, stddev=stddev)
+    return (rule, *frozen())
 
 
 def prompt(*, length: int = 20, after_first: bool | None = None) -> tuple[Rule, ...]:
@@ -118,6 +118,5 @@ def prompt(*, length: int = 20, after_first: bool | None = None) -> tuple[Rule, 
     References:
         Lester et al. 2021, https://arxiv.org/abs/2104.08691
     """
-    options = (("length", length), ("after_first", after_first))
-    rule = Rule(action="prompt", pattern="backbone", options=options)
-    return (rule, freeze("backbone/*"), train("*"))
+    rule = adapter_rule("prompt", "backbone", length=length, after_first=after_first)
+    return (rule, *frozen())

@@ -235,8 +235,7 @@ def _finish(run: _Run, start: Mapping[str, np.ndarray]) -> list[str]:
 
 def _ended(run: _Run, start: Mapping[str, np.ndarray]) -> averaging.Ended:
     prepared, kept = run.prepared, run.kept
-    sign = -1 if prepared.lower_is_better else 1
-    scores = _scores(prepared, run.state)
+    sign, scores = prepared.sign, _scores(prepared, run.state)
     return averaging.Ended(
         model=prepared.network.model,
         start=start,
@@ -255,7 +254,7 @@ def _ended(run: _Run, start: Mapping[str, np.ndarray]) -> averaging.Ended:
 
 def _scores(prepared: Prepared, state: State) -> dict[int, float]:
     """Returns the headline of every interval by step, higher is better."""
-    sign, name = -1 if prepared.lower_is_better else 1, f"val_{prepared.headline}"
+    sign, name = prepared.sign, f"val_{prepared.headline}"
     return {int(row["step"]): sign * row[name] for row in state.history if name in row}
 
 
@@ -339,7 +338,7 @@ def _judge(prepared: Prepared, state: State, best: Checkpoints | None) -> bool:
     if value is None:
         return False
     state.waited += 1
-    sign = -1 if prepared.lower_is_better else 1
+    sign = prepared.sign
     if state.best is None or sign * value > sign * state.best:
         state.best, state.best_step, state.waited = value, state.step, 0
         if best is not None:

@@ -10,12 +10,12 @@ from typing import Any
 from tflearn.backbones import Backbone, load_model, read_weights
 from tflearn.backbones.transfer import transfer
 from tflearn.backbones.weight_files import arrays_by_path
-from tflearn.data import Data, pipeline
+from tflearn.data import Data, Dataset
 from tflearn.regimes import adapters
 from tflearn.support import files
 from tflearn.support.console import say
 from tflearn.support.errors import ConfigError, RunError, nearest
-from tflearn.training import assessment
+from tflearn.training import assessment, preparation
 from tflearn.training import probe as probes
 from tflearn.training.export import LABELS_FILE, MODEL_FILE
 from tflearn.training.probe import Probe
@@ -187,7 +187,11 @@ def _of_stage(
 def _of_data(
     name: str, data: Data, stages: Sequence[Prepared], backbone: Backbone
 ) -> Callable[[Prepared | None], dict[str, Any] | None]:
-    swapped = {x.stage.name: _on(x, data, backbone) for x in stages}
+    kinds = {x.objective.target_kind for x in stages}
+    loaded = {kind: data.load(target_kind=kind, require_train=False) for kind in kinds}
+    swapped = {
+        x.stage.name: _on(x, loaded[x.objective.target_kind], backbone) for x in stages
+    }
     if not any(swapped.values()):
         raise ConfigError(
             f"no stage has the task and the classes of the source '{name}'",
@@ -205,16 +209,13 @@ def _of_data(
     return measure
 
 
-def _on(prepared: Prepared, data: Data, backbone: Backbone) -> Prepared | None:
+def _on(prepared: Prepared, dataset: Dataset, backbone: Backbone) -> Prepared | None:
     """Returns a stage with other data, or None where they are of another task."""
-    dataset = data.load(target_kind=prepared.objective.target_kind, require_train=False)
     if dataset.classes != prepared.dataset.classes:
         return None
-    examples = {
-        split: pipeline.encode(rows, backbone.encoder, data=data)
-        for split, rows in dataset.splits.items()
-        if split != "train"
-    }
+    held_out = {k: rows for k, rows in dataset.splits.items() if k != "train"}
+    dataset = dataclasses.replace(dataset, splits=held_out)
+    examples = preparation.encode(prepared.objective, dataset, backbone)
     pretext = prepared.pretext
     if pretext is not None:
         examples = {

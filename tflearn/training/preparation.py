@@ -38,19 +38,11 @@ def prepare(stage: Stage, backbone: Backbone, *, seed: int) -> Prepared:
     _check(stage)
     data, objective = stage.data(), stage.objective()
     dataset = data.load(target_kind=objective.target_kind)
-    examples = {
-        name: pipeline.encode(
-            split,
-            backbone.encoder,
-            data=data,
-            any_length=getattr(objective, "any_length", False),
-        )
-        for name, split in dataset.splits.items()
-    }
+    examples = encode(objective, dataset, backbone)
     old = stage.rehearsal and stage.rehearsal.load(
         dataset,
         backbone.encoder,
-        any_length=getattr(objective, "any_length", False),
+        any_length=objective.any_length,
     )
     rows = _rows(objective, dataset, examples["train"], old)
     # The head's initial values depend on the stage alone, not on what ran before.
@@ -78,6 +70,32 @@ def prepare(stage: Stage, backbone: Backbone, *, seed: int) -> Prepared:
         and probes.prepare(stage.probe(), backbone, batch_size=stage.eval_batch_size),
         **made,
     )
+
+
+def encode(
+    objective: objectives.Objective | objectives.SelfSupervised,
+    dataset: pipeline.Dataset,
+    backbone: Backbone,
+) -> dict[str, pipeline.Examples]:
+    """Encodes the splits of a data set as an objective takes them.
+
+    Args:
+        objective: Says whether it divides texts that are too long.
+        dataset: The rows.
+        backbone: Brings the encoder.
+
+    Returns:
+        Encoded examples by split.
+    """
+    return {
+        name: pipeline.encode(
+            split,
+            backbone.encoder,
+            data=dataset.data,
+            any_length=objective.any_length,
+        )
+        for name, split in dataset.splits.items()
+    }
 
 
 def _rows(

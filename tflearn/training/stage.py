@@ -139,11 +139,12 @@ class Prepared:
     @property
     def lower_is_better(self) -> bool:
         """Whether a lower headline is better."""
-        objective = self.objective
-        return (
-            isinstance(objective, objectives.SelfSupervised)
-            and objective.lower_is_better
-        )
+        return self.objective.lower_is_better
+
+    @property
+    def sign(self) -> int:
+        """Factor that makes a higher headline the better one."""
+        return -1 if self.lower_is_better else 1
 
     def apply_regime(self) -> regimes.Census:
         """Applies the stage's regime to its network and returns the census."""
