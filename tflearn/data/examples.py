@@ -38,6 +38,8 @@ class Examples(abc.ABC):
         inputs: The arrays of an example by name.
         notes: Lines for the user about what was done to the examples.
         lazy: Whether making a batch costs so much that it is worth a process.
+        compared: Whether the examples of a batch are compared with each other, so
+            that rows sorted by class would be measured against their like alone.
     """
 
     kind: str
@@ -46,6 +48,7 @@ class Examples(abc.ABC):
     padded_lengths: tuple[int, ...] = ()
     notes: tuple[str, ...] = ()
     lazy: bool = False
+    compared: bool = False
 
     @abc.abstractmethod
     def __len__(self) -> int:

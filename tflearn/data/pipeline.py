@@ -179,6 +179,9 @@ def ordered_batches(
 def ordered_indices(examples: Examples, *, batch_size: int) -> Iterator[np.ndarray]:
     """Gives the indices of every example once, texts sorted by length.
 
+    Examples that are compared with each other come in one random order, always the
+    same.
+
     Args:
         examples: The examples.
         batch_size: Most indices at a time; the last ones may be fewer.
@@ -189,6 +192,8 @@ def ordered_indices(examples: Examples, *, batch_size: int) -> Iterator[np.ndarr
     order = np.arange(len(examples))
     if examples.lengths is not None:
         order = np.argsort(examples.lengths, kind="stable")
+    if examples.compared:
+        order = generator(0, len(examples)).permutation(order)
     for start in range(0, len(order), batch_size):
         yield order[start : start + batch_size]
 

@@ -28,6 +28,7 @@ class CaptionedImages(Examples):
     """
 
     kind = "image"
+    compared = True
 
     def __init__(
         self,
