@@ -335,6 +335,10 @@ def test_text_and_prompt_must_fit_the_backbone() -> None:
         answers(model, tokens(model, length=7))
     with pytest.raises(RegimeError, match="together at most 16"):
         adapters.attach(bert(), Prompt(length=16))
+    adapters.check_room(model, 6)
+    with pytest.raises(RegimeError, match="7 tokens and a prompt of 10"):
+        adapters.check_room(model, 7)
+    adapters.check_room(bert(), 7)
 
 
 def test_backbones_that_take_no_prompt_are_errors() -> None:

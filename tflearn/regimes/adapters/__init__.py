@@ -18,7 +18,7 @@ from tflearn.regimes.adapters.kinds import KINDS, make
 from tflearn.regimes.adapters.lora import DoRA, LoRA
 from tflearn.regimes.adapters.merging import forget_traces, merge, merged, switch
 from tflearn.regimes.adapters.prefix import Prefix
-from tflearn.regimes.adapters.prompt import Prompt
+from tflearn.regimes.adapters.prompt import Prompt, check_room
 from tflearn.regimes.adapters.qlora import QLoRA
 from tflearn.regimes.adapters.saved import AdaptedModel, exportable
 
@@ -39,6 +39,7 @@ __all__ = [
     "adapters_of",
     "attach",
     "attached",
+    "check_room",
     "detach",
     "exportable",
     "forget_traces",

@@ -10,6 +10,7 @@ from keras import ops
 
 from tflearn.backbones import graph
 from tflearn.regimes.adapters.adapter import Adapter
+from tflearn.regimes.adapters.attach import attached
 from tflearn.regimes.adapters.substitution import substituted
 from tflearn.support.errors import RegimeError
 
@@ -144,6 +145,26 @@ class Prompt(Adapter):
         new = ops.cast(ops.full(shape, _FILL[name]), tensor.dtype)
         parts = [tensor[:, :at], new, tensor[:, at:]]
         return ops.concatenate(parts, axis=_AXIS)
+
+
+def check_room(host: keras.Layer, length: int) -> None:
+    """Checks, before anything trains, that texts fit beside the prompts of a backbone.
+
+    Args:
+        host: The backbone.
+        length: Most tokens of a text, special ones included.
+
+    Raises:
+        RegimeError: Text and prompt are longer than the backbone takes.
+    """
+    limit = _max_length(host)
+    for adapter in attached(host).values():
+        if (
+            isinstance(adapter, Prompt)
+            and limit is not None
+            and length > limit - adapter.length
+        ):
+            raise _too_long(limit, adapter.length, length)
 
 
 def _shorten(tensor: Any, symbol: keras.KerasTensor, at: int, end: int) -> Any:
