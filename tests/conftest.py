@@ -17,6 +17,32 @@ SHARED_DATA = pathlib.Path(__file__).parents[1].parent / "shared" / "data"
 # Scripts that made golden values with libraries the tests do not need.
 collect_ignore_glob = ["golden/*.py"]
 
+# What computes nothing with Keras is the same on both backends: once is enough.
+if os.environ["KERAS_BACKEND"] == "tensorflow":
+    collect_ignore = [
+        "test_architecture.py",
+        "test_budgets.py",
+        "test_config.py",
+        "test_data_errors.py",
+        "test_data_generated.py",
+        "test_data_loading.py",
+        "test_data_real.py",
+        "test_data_sources.py",
+        "test_evaluation.py",
+        "test_evaluation_calibration.py",
+        "test_launchers.py",
+        "test_mistakes.py",
+        "test_notebooks.py",
+        "test_package.py",
+        "test_reports.py",
+        "test_reports_compare.py",
+        "test_reports_plots.py",
+        "test_reports_tables.py",
+        "test_reports_trackers.py",
+        "test_support.py",
+        "test_trained_tokenizers.py",
+    ]
+
 
 @pytest.fixture
 def shared_data() -> pathlib.Path:
