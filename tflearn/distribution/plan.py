@@ -167,8 +167,10 @@ def resolve(distribution: Distribution) -> Devices:
     Raises:
         ConfigError: There are fewer devices than declared, or the mesh does not fit.
     """
-    from tflearn.distribution import layouts
+    from tflearn.distribution import layouts, tf_strategy
 
+    # TensorFlow joins other processes before it looks for devices, or never.
+    tf_strategy.start(distribution)
     found = keras.distribution.list_devices()
     wanted = distribution.devices or (1 if distribution.kind == "single" else None)
     if wanted is not None and wanted > len(found):

@@ -17,6 +17,7 @@ import keras
 
 from tflearn.backbones import graph
 from tflearn.data import pipeline
+from tflearn.distribution import tf_batches, tf_strategy, tf_training
 from tflearn.training.checkpoints import state_variables
 
 Logs = dict[str, float]
@@ -82,7 +83,7 @@ def train(
         stream = pipeline.stream(
             batches, start_step=schedule.start_step, num_steps=remaining
         )
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), tf_training.training(model):
             # The last interval may be shorter than the others: that is the plan.
             warnings.filterwarnings("ignore", message=".*input ran out of data")
             # Any, because Keras types `verbose` as a text alone.
@@ -113,7 +114,8 @@ def feed(stream: Iterable[Any], batches: pipeline.TrainBatches) -> Any:
 
     Returns:
         The stream itself on JAX. On TensorFlow a `tf.data.Dataset` that allows any
-        length: Keras would fix the lengths it sees in the first two batches.
+        length: Keras would fix the lengths it sees in the first two batches; and that
+        gives every device its rows, if there are several.
     """
     if keras.backend.backend() != "tensorflow":
         return stream
@@ -127,9 +129,7 @@ def feed(stream: Iterable[Any], batches: pipeline.TrainBatches) -> Any:
         ),
         batches[0],
     )
-    return tf.data.Dataset.from_generator(
-        lambda: iter(stream), output_signature=signature
-    ).prefetch(2)
+    return tf_batches.distribute(stream, signature)
 
 
 def compile_model(
@@ -153,10 +153,12 @@ def compile_model(
     compile_: Any = model.compile
     compile_(
         optimizer=optimizer,
-        loss=loss,
+        loss=tf_training.global_loss(loss),
         weighted_metrics=list(metrics),
         jit_compile=jit_compile,
     )
+    tf_strategy.check_compiled(model)
+    tf_training.sum_before_clipping(model.optimizer)
     optimizer.build(model.trainable_variables)
 
 
@@ -177,13 +179,25 @@ def measure_step_seconds(
     before: Mapping[str, Any] = {
         path: graph.value_of(x) for path, x in variables.items()
     }
-    for step in range(steps):
-        model.train_on_batch(*batches[step])
+    _train_steps(model, batches, steps)
     start = time.perf_counter()
-    for step in range(steps):
-        model.train_on_batch(*batches[step])
+    _train_steps(model, batches, steps)
     seconds = (time.perf_counter() - start) / steps
     for path, variable in variables.items():
         variable.assign(before[path])
     model.reset_metrics()
     return seconds
+
+
+def _train_steps(
+    model: keras.Model, batches: pipeline.TrainBatches, steps: int
+) -> None:
+    if tf_strategy.replicas() == 1:
+        for step in range(steps):
+            model.train_on_batch(*batches[step])
+        return
+    # `train_on_batch` would hand the whole batch to every device.
+    stream = pipeline.stream(batches, start_step=0, num_steps=steps)
+    with tf_training.training(model):
+        fit: Any = model.fit
+        fit(feed(stream, batches), steps_per_epoch=steps, shuffle=False, verbose=0)
