@@ -14,7 +14,7 @@ import keras
 from tflearn import distribution as distributions
 from tflearn import regimes
 from tflearn.backbones import Backbone
-from tflearn.distribution import Devices, Distribution
+from tflearn.distribution import Devices, Distribution, layouts, tf_strategy
 from tflearn.reports.html import write_report
 from tflearn.reports.report import Report, StageReport
 from tflearn.reports.stages import run_stage
@@ -22,7 +22,7 @@ from tflearn.support import environment, files, seeds
 from tflearn.support.console import say
 from tflearn.support.errors import ConfigError
 from tflearn.support.tensorflow import hidden_tensorflow
-from tflearn.training import course, export, run_directory
+from tflearn.training import course, export, placement, run_directory
 from tflearn.training.forgetting import Source, Watched, point, start_from, watch
 from tflearn.training.preparation import prepare
 from tflearn.training.stage import Prepared, Stage
@@ -97,7 +97,7 @@ def build(experiment: Experiment) -> Built:
         experiment: The declaration.
 
     Returns:
-        Devices, backbone and stages, ready to train.
+        Devices, backbone and stages, ready to train inside `devices.scope()`.
 
     Raises:
         TflearnError: The declaration, the data or the weights are wrong.
@@ -105,6 +105,12 @@ def build(experiment: Experiment) -> Built:
     _check_stages(experiment)
     started = time.perf_counter()
     devices = distributions.resolve(experiment.distribution)
+    _check_batches(experiment, devices)
+    with devices.scope():
+        return _build(experiment, devices, started)
+
+
+def _build(experiment: Experiment, devices: Devices, started: float) -> Built:
     precision = distributions.set_precision(
         experiment.precision, platform=devices.platform
     )
@@ -140,13 +146,24 @@ def _rehearse(stages: Sequence[Prepared]) -> None:
     Rules that do not fit, factories that fail and bindings that only they would reach
     show up now, not when the stage's turn comes.
     """
+    sizes = []
     with regimes.rehearsal():
         for number, prepared in enumerate(stages):
             prepared.apply_regime()
-            prepared.make_optimizer(prepared.total_steps or 1)
+            sizes.append(placement.shapes(prepared.network.model))
+            optimizer = prepared.make_optimizer(prepared.total_steps or 1)
+            for line in tf_strategy.check(
+                prepared.network.model,
+                optimizer=optimizer,
+                loss=prepared.loss(),
+                jit_compile=prepared.stage.jit_compile,
+                batch_size=prepared.stage.batch_size,
+            ):
+                say(f"note: {line}")
             earlier = [before.stage.name for before in stages[:number]]
             for line in course.check(prepared, earlier=earlier):
                 say(f"note: {line}")
+    placement.check(sizes)
 
 
 @hidden_tensorflow()
@@ -178,7 +195,7 @@ def run(experiment: Experiment, *, output_dir: str) -> Report:
         return Report.from_json(files.read_json(folder / run_directory.REPORT))
     built = build(experiment)
     say(built.devices.note + f", precision {built.precision}")
-    with run_directory.locked(folder):
+    with run_directory.locked(folder), built.devices.scope():
         run_directory.write_start(folder, experiment.declaration)
         reports, sources = _train_stages(built, folder)
         started = time.perf_counter()
@@ -233,6 +250,16 @@ def _report(
             "precision": built.precision,
         },
     )
+
+
+def _check_batches(experiment: Experiment, devices: Devices) -> None:
+    for stage in experiment.stages:
+        for field in ("batch_size", "eval_batch_size"):
+            layouts.check_batch_size(
+                getattr(stage, field),
+                axes=devices.axes,
+                name=f"{field} of stage '{stage.name}'",
+            )
 
 
 def _check_stages(experiment: Experiment) -> None:

@@ -16,6 +16,8 @@ from collections.abc import Iterable, Sequence
 import keras
 import numpy as np
 
+from tflearn.distribution.arrays import to_host
+
 
 def layers_by_path(model: keras.Layer, prefix: str = "") -> dict[str, keras.Layer]:
     """Returns all layers inside a layer or model by slash-separated path.
@@ -95,7 +97,7 @@ def value_of(variable: keras.Variable) -> np.ndarray:
     """
     # `Variable.numpy` and `ops.convert_to_numpy` each warn with NumPy 2 on one of the
     # backends.
-    return np.array(np.asarray(variable.value))
+    return to_host(variable.value)
 
 
 def name_stably(model: keras.Model) -> None:

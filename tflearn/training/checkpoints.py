@@ -16,6 +16,7 @@ import keras
 import numpy as np
 
 from tflearn.backbones import graph
+from tflearn.distribution.arrays import holds, restored_form, saved_form
 from tflearn.support.errors import RunError
 
 
@@ -49,6 +50,11 @@ class Checkpoints:
             options=ocp.CheckpointManagerOptions(
                 max_to_keep=keep, enable_async_checkpointing=False
             ),
+            # Named, so that a new process can ask what a checkpoint holds.
+            item_handlers={
+                "state": ocp.StandardCheckpointHandler(),
+                "record": ocp.JsonCheckpointHandler(),
+            },
         )
 
     @property
@@ -67,11 +73,24 @@ class Checkpoints:
 
     def read(self, step: int) -> dict[str, np.ndarray]:
         """Reads the variables of a checkpoint by path, without a model."""
+        # Without a target, arrays would want the devices they were saved from.
+        target = {
+            path: np.empty(shape, dtype)
+            for path, (shape, dtype) in self._held(step).items()
+        }
         arguments = self._ocp.args
         saved = self._manager.restore(
-            step, args=arguments.Composite(state=arguments.StandardRestore())
+            step, args=arguments.Composite(state=arguments.StandardRestore(target))
         )
         return dict(saved["state"])
+
+    def _held(self, step: int) -> dict[str, tuple[tuple[int, ...], np.dtype]]:
+        """Returns shape and type of every variable of a checkpoint by path."""
+        metadata: Any = self._manager.item_metadata(step)
+        return {
+            path: (tuple(array.shape), np.dtype(array.dtype))
+            for path, array in metadata["state"].items()
+        }
 
     def save(
         self,
@@ -94,7 +113,7 @@ class Checkpoints:
             # same bits.
             return
         arrays = {
-            path: graph.value_of(variable)
+            path: saved_form(variable)
             for path, variable in state_variables(model, optimizer).items()
         }
         self._manager.save(
@@ -128,14 +147,20 @@ class Checkpoints:
         step = self.latest if step is None else step
         if step is None:
             raise RunError("there is no checkpoint to restore")
+        variables, held = state_variables(model, optimizer), self._held(step)
+        _check_same(variables, {path: shape for path, (shape, _) in held.items()})
+        target = {
+            path: restored_form(variables[path], dtype)
+            for path, (_, dtype) in held.items()
+        }
         arguments = self._ocp.args
         saved = self._manager.restore(
             step,
             args=arguments.Composite(
-                state=arguments.StandardRestore(), record=arguments.JsonRestore()
+                state=arguments.StandardRestore(target), record=arguments.JsonRestore()
             ),
         )
-        assign(state_variables(model, optimizer), saved["state"])
+        assign(variables, saved["state"])
         return dict(saved["record"])
 
     def close(self) -> None:
@@ -175,12 +200,22 @@ def assign(
     Raises:
         RunError: Paths or shapes differ, or a value did not arrive.
     """
-    missing = sorted(set(variables) - set(arrays))
-    extra = sorted(set(arrays) - set(variables))
+    _check_same(variables, {path: tuple(x.shape) for path, x in arrays.items()})
+    for path, variable in variables.items():
+        variable.assign(arrays[path])
+        if not holds(variable, arrays[path]):
+            raise RunError("a restored value did not arrive", received=path)
+
+
+def _check_same(
+    variables: Mapping[str, keras.Variable], saved: Mapping[str, tuple[int, ...]]
+) -> None:
+    missing = sorted(set(variables) - set(saved))
+    extra = sorted(set(saved) - set(variables))
     shapes = [
-        f"{path}: {tuple(arrays[path].shape)} for {tuple(variables[path].shape)}"
+        f"{path}: {saved[path]} for {tuple(variables[path].shape)}"
         for path in variables
-        if path in arrays and tuple(arrays[path].shape) != tuple(variables[path].shape)
+        if path in saved and saved[path] != tuple(variables[path].shape)
     ]
     if missing or extra or shapes:
         raise RunError(
@@ -189,7 +224,3 @@ def assign(
             expected=f"{len(variables)} variables with equal paths and shapes",
             fix="use a new output directory for a changed experiment",
         )
-    for path, variable in variables.items():
-        variable.assign(arrays[path])
-        if not np.array_equal(graph.value_of(variable), arrays[path], equal_nan=True):
-            raise RunError("a restored value did not arrive", received=path)

@@ -18,7 +18,14 @@ from tflearn.backbones import graph
 from tflearn.support.console import say
 from tflearn.support.errors import ConfigError
 from tflearn.support.units import count_text
-from tflearn.training import anchors, fisher, loop, optimizer_state, phases
+from tflearn.training import (
+    anchors,
+    fisher,
+    loop,
+    optimizer_state,
+    phases,
+    placement,
+)
 from tflearn.training.checkpoints import Checkpoints
 from tflearn.training.layer_rates import innermost, weight_paths
 from tflearn.training.stage import Prepared
@@ -146,12 +153,14 @@ def apply(prepared: Prepared, rules: Sequence[regimes.Rule]) -> regimes.Census:
     What a stage merges it has merged when its own regime was applied.
     """
     network = prepared.network
-    return regimes.apply(
+    census = regimes.apply(
         network.model,
         [rule for rule in rules if not rule.merges],
         blocks=network.backbone.blocks,
         unused=network.unused,
     )
+    placement.place(network.model)
+    return census
 
 
 def enter(prepared: Prepared, leg: Leg, hold: Hold | None, *, total_steps: int) -> None:

@@ -11,7 +11,8 @@ from tflearn import evaluation, objectives, regimes
 from tflearn.data import Data, Spec, pipeline
 from tflearn.data.rehearsal import Rehearsal, Rehearsed
 from tflearn.evaluation import Scorer
-from tflearn.training import anchors, averaging, optimizers, phases
+from tflearn.regimes import adapters
+from tflearn.training import anchors, averaging, optimizers, phases, placement
 from tflearn.training import probe as probes
 
 
@@ -151,12 +152,25 @@ class Prepared:
         if any(rule.adapts for rule in self.stage.regime):
             # Initial values of adapters depend on the stage alone.
             keras.utils.set_random_seed(self.seed)
-        return regimes.apply(
+        census = regimes.apply(
             self.network.model,
             self.stage.regime,
             blocks=self.network.backbone.blocks,
             unused=self.network.unused,
         )
+        backbone = self.network.backbone
+        if backbone.kind == "text":
+            adapters.check_room(backbone.model, self._longest)
+        # Adapters are new variables.
+        placement.place(self.network.model)
+        return census
+
+    @property
+    def _longest(self) -> int:
+        """Most tokens of a text, as declared or as the examples have them."""
+        fixed = (spec.shape[0] or 0 for spec in self.spec.inputs.values())
+        padded = (x for part in self.examples.values() for x in part.padded_lengths)
+        return max(self.data.max_length or 0, *fixed, *padded)
 
     def make_optimizer(self, total_steps: int) -> keras.optimizers.Optimizer:
         """Makes a new optimizer and fits it to the network as it trains now."""

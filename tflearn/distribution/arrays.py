@@ -1,0 +1,69 @@
+"""Values of variables that may lie in parts on several devices and processes."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import keras
+import numpy as np
+
+from tflearn.distribution import jax_mesh
+
+
+def to_host(value: Any) -> np.ndarray:
+    """Returns a copy of a tensor in the memory of this process.
+
+    Args:
+        value: A tensor of any shape; on a mesh all its parts are gathered, and every
+            process has to ask for it.
+
+    Returns:
+        An array of the same shape and type.
+    """
+    # Under `tf.distribute` some variables, such as counters, are no arrays until read.
+    value = value.read_value() if hasattr(value, "read_value") else value
+    if getattr(value, "is_fully_addressable", True):
+        return np.array(np.asarray(value))
+    from jax.experimental import multihost_utils
+
+    return np.array(multihost_utils.process_allgather(value, tiled=True))
+
+
+def saved_form(variable: keras.Variable) -> Any:
+    """Returns the value of a variable as a checkpoint takes it.
+
+    Args:
+        variable: On a mesh each device's part is written as it lies; else a copy in
+            the memory of the host is.
+    """
+    return variable.value if jax_mesh.active() else to_host(variable.value)
+
+
+def restored_form(variable: keras.Variable, dtype: np.dtype) -> Any:
+    """Returns in what form a variable is read from a checkpoint.
+
+    Args:
+        variable: On a mesh every device reads its own part, however the saved value
+            was split; else the whole is read.
+        dtype: Type of the saved value.
+    """
+    if jax_mesh.active() is None:
+        return np.empty(tuple(variable.shape), dtype)
+    import jax
+
+    value: Any = variable.value
+    return jax.ShapeDtypeStruct(value.shape, dtype, sharding=value.sharding)
+
+
+def holds(variable: keras.Variable, value: Any) -> bool:
+    """Tells whether a variable has a value, bit by bit, a NaN being like another.
+
+    Args:
+        variable: The variable.
+        value: An array; if it is split as the variable is, parts are compared.
+    """
+    mine: Any = variable.value
+    if getattr(value, "sharding", None) != getattr(mine, "sharding", "none"):
+        return np.array_equal(to_host(mine), np.asarray(value), equal_nan=True)
+    parts = zip(mine.addressable_shards, value.addressable_shards, strict=True)
+    return all(np.array_equal(a.data, b.data, equal_nan=True) for a, b in parts)
