@@ -1,4 +1,4 @@
-"""Laying the variables of a model out over the mesh of a run, and saying where they lie.
+"""Laying the variables of a model out over the mesh of a run; where each one lies.
 
 Optimizer slots, averages and accumulators follow the weight they belong to: Keras makes
 them with its layout, so a model is laid out before its optimizer is built.
