@@ -99,6 +99,16 @@ def is_chief() -> bool:
     return strategy is None or tf_workers.place(strategy).worker == 0
 
 
+def meet() -> None:
+    """Waits until every process of a run has come here; all must call it."""
+    strategy = active()
+    if strategy is not None and tf_workers.place(strategy).workers > 1:
+        import tensorflow as tf
+
+        ones = strategy.run(lambda: tf.ones(()))
+        strategy.reduce(tf.distribute.ReduceOp.SUM, ones, axis=None)
+
+
 def check(
     model: keras.Model,
     *,

@@ -16,6 +16,7 @@ import keras
 import numpy as np
 
 from tflearn.backbones import graph
+from tflearn.distribution import tf_strategy
 from tflearn.distribution.arrays import holds, restored_form, saved_form
 from tflearn.support.errors import RunError
 
@@ -65,11 +66,13 @@ class Checkpoints:
     @property
     def steps(self) -> tuple[int, ...]:
         """Steps of all complete checkpoints, the oldest first."""
+        self._refresh()
         return tuple(sorted(self._manager.all_steps()))
 
     def delete(self, step: int) -> None:
         """Deletes a checkpoint."""
-        self._manager.delete(step)
+        if tf_strategy.is_chief():
+            self._manager.delete(step)
 
     def read(self, step: int) -> dict[str, np.ndarray]:
         """Reads the variables of a checkpoint by path, without a model."""
@@ -108,7 +111,7 @@ class Checkpoints:
             optimizer: Its variables are saved by position and name.
             record: Anything JSON takes.
         """
-        if step in self._manager.all_steps():
+        if not tf_strategy.is_chief() or step in self._manager.all_steps():
             # A process that was killed after this save trains the step again, to the
             # same bits.
             return
@@ -144,6 +147,7 @@ class Checkpoints:
         Raises:
             RunError: The variables are not those of the checkpoint.
         """
+        self._refresh()
         step = self.latest if step is None else step
         if step is None:
             raise RunError("there is no checkpoint to restore")
@@ -162,6 +166,12 @@ class Checkpoints:
         )
         assign(variables, saved["state"])
         return dict(saved["record"])
+
+    def _refresh(self) -> None:
+        """Lets the other TensorFlow processes see what the first one has written."""
+        tf_strategy.meet()
+        if not tf_strategy.is_chief():
+            self._manager.reload()
 
     def close(self) -> None:
         """Lets go of the folder."""
