@@ -134,7 +134,7 @@ def script(
 #SBATCH --open-mode=append
 #SBATCH --output=tflearn-%j.log
 #SBATCH --signal=B:USR1@120
-# Slurm counts how often this job was put back, be it after a preemption, by a broken node
+# Slurm counts how often this job was put back: after a preemption, after a node broke,
 # or by the trap below.
 restarts=${{SLURM_RESTART_COUNT:-0}}
 trap 'echo "time is nearly up: back into the queue"

@@ -122,8 +122,8 @@ def watch(arguments: argparse.Namespace) -> int:
 
 def delete(arguments: argparse.Namespace) -> None:
     """Delete the workload; the cluster stays, and is paid for."""
-    words = _xpk(arguments, "workload", "delete", *_workload(arguments), "--force")
-    arguments.shell.run(words)
+    words = _xpk(arguments, "workload", "delete", *_workload(arguments))
+    arguments.shell.run([*words, "--force"])
 
 
 def delete_cluster(arguments: argparse.Namespace) -> None:
