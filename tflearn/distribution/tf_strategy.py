@@ -71,11 +71,21 @@ def scope(strategy: Any) -> Iterator[None]:
 
     Args:
         strategy: What `make_strategy` returned.
+
+    Raises:
+        RunError: Another process of the run is gone.
     """
     from tflearn.distribution import tf_batches
 
-    with strategy.scope(), tf_batches.rows_per_replica():
-        yield
+    try:
+        with strategy.scope(), tf_batches.rows_per_replica():
+            yield
+    except Exception as error:
+        several = tf_workers.place(strategy).workers > 1
+        told = tf_workers.lost(error) if several else None
+        if told is None:
+            raise
+        raise told from error
 
 
 def active() -> Any:

@@ -15,7 +15,7 @@ from typing import Any
 
 import keras
 
-from tflearn.distribution import tf_strategy, tf_workers
+from tflearn.distribution import tf_strategy
 from tflearn.support.errors import ConfigError
 
 # Distance of the seeds of two devices.
@@ -146,21 +146,12 @@ def training(model: keras.Model) -> Iterator[None]:
 
     Args:
         model: The compiled model; it is left as it was.
-
-    Raises:
-        RunError: Another process of the run is gone.
     """
     if tf_strategy.replicas() == 1:
         yield
         return
     with _synchronized(model), _own_masks(model):
-        try:
-            yield
-        except Exception as error:
-            told = tf_workers.lost(error)
-            if told is None:
-                raise
-            raise told from error
+        yield
 
 
 @contextlib.contextmanager
