@@ -14,6 +14,7 @@ from tflearn.objectives.language import (
     causal_lm,
     masked_lm,
     replaced_tokens,
+    seq2seq,
     simcse,
     span_corruption,
 )
@@ -39,6 +40,7 @@ __all__ = [
     "multi_label",
     "regression",
     "replaced_tokens",
+    "seq2seq",
     "simclr",
     "simcse",
     "span_corruption",

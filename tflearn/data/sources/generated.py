@@ -1,4 +1,4 @@
-"""Generated sequences: data for a demonstration that needs no download."""
+"""Generated sequences: data for demonstrations that need no download."""
 
 from __future__ import annotations
 
@@ -60,6 +60,53 @@ def planted_motif(
         sequence = _sequence(rng, letters, word, length, planted=planted)
         rows.append({"sequence": sequence, "label": "motif" if planted else "none"})
     return rows
+
+
+def reversed_letters(
+    num_examples: int = 4000,
+    min_length: int = 3,
+    max_length: int = 8,
+    alphabet: str = "abcdefgh",
+    seed: int = 0,
+) -> list[dict[str, str]]:
+    """Draws words of letters, each with the same word backwards.
+
+    Args:
+        num_examples: How many words; no two are equal.
+        min_length: Letters of the shortest words.
+        max_length: Letters of the longest words; all lengths are drawn equally often,
+            as long as there are new words.
+        alphabet: The letters, each as frequent as any other.
+        seed: Another seed draws other words.
+
+    Returns:
+        Rows with the columns `text` and `reversed`.
+
+    Raises:
+        DataError: There are not so many different words.
+
+    Example:
+
+    >>> rows = reversed_letters(num_examples=100)
+    >>> rows[0]["reversed"] == rows[0]["text"][::-1]
+    True
+    """
+    possible = sum(len(set(alphabet)) ** n for n in range(min_length, max_length + 1))
+    # Up to half of all words are found quickly by drawing.
+    if not 1 <= min_length <= max_length or 2 * num_examples > possible:
+        raise DataError(
+            "there are too few different words",
+            received=f"{num_examples:,} words of {min_length} to {max_length} letters "
+            f"of '{alphabet}'",
+            expected=f"at most half of the {possible:,} words there are",
+        )
+    rng = np.random.default_rng(seed)
+    letters = np.array(sorted(set(alphabet)))
+    words: dict[str, None] = {}
+    while len(words) < num_examples:
+        length = rng.integers(min_length, max_length + 1)
+        words["".join(rng.choice(letters, size=length))] = None
+    return [{"text": word, "reversed": word[::-1]} for word in words]
 
 
 def _sequence(

@@ -11,7 +11,7 @@ import numpy as np
 from tflearn.backbones import Backbone
 from tflearn.backbones.text import TextEncoder
 from tflearn.data.examples import TextExamples
-from tflearn.heads.language_model import LanguageModel
+from tflearn.heads.encoder_decoder import EncoderDecoder
 from tflearn.objectives.language import scores, tokens
 from tflearn.objectives.language.spans import Spans, corrupt
 from tflearn.objectives.pretext import Batch, Pretext, SelfSupervised
@@ -70,31 +70,18 @@ def _bind(
     backbone: Backbone,
 ) -> Pretext:
     encoder = tokens.text_encoder(backbone, "span_corruption")
-    whole = backbone.seq2seq
-    if whole is None:
-        raise BackboneError(
-            "span_corruption needs an encoder-decoder",
-            received=backbone.origin,
-            expected="T5Backbone or BartBackbone of KerasHub",
-            fix="take objectives.masked_lm for an encoder, causal_lm for a decoder",
-        )
+    whole = tokens.encoder_decoder(backbone, "span_corruption")
     size = int(getattr(whole, "vocabulary_size", 0))
-    tied = bool(getattr(whole, "tie_embedding_weights", False))
+    start = encoder.packing.pad if decoder_start is None else decoder_start
     corruptor = Corruptor(
         encoder,
         spans,
         sentinels=_sentinels(encoder, size, spans),
-        decoder_start=encoder.packing.pad if decoder_start is None else decoder_start,
+        decoder_start=start,
     )
     return Pretext(
-        model=LanguageModel(
-            whole,
-            tied=tie_embeddings,
-            vocabulary_size=size or None,
-            output="decoder_sequence_output",
-            # T5 scales what it multiplies with its own embedding.
-            scale=whole.hidden_dim**-0.5 if tied else 1.0,
-            name="span_corruption",
+        model=EncoderDecoder(
+            whole, decoder_prompt=(start,), tied=tie_embeddings, name="span_corruption"
         ),
         make_batch=corruptor,
         loss=scores.loss,
@@ -182,7 +169,7 @@ class Corruptor:
 def _sentinels(encoder: TextEncoder, size: int, spans: Spans) -> np.ndarray:
     """Returns an id for each span of the longest text."""
     _, needed = spans.most(encoder.max_length)
-    found = _declared_sentinels(encoder, size)
+    found = sentinels_of(encoder, size)
     if not found:
         mask = getattr(encoder.tokenizer, "mask_token_id", None)
         if mask is None:
@@ -206,7 +193,13 @@ def _sentinels(encoder: TextEncoder, size: int, spans: Spans) -> np.ndarray:
     return np.array(found[:needed])
 
 
-def _declared_sentinels(encoder: TextEncoder, size: int) -> list[int]:
+def sentinels_of(encoder: TextEncoder, size: int) -> list[int]:
+    """Returns the ids of `<extra_id_0>`, `<extra_id_1>`, ... as far as there are any.
+
+    Args:
+        encoder: Of the backbone.
+        size: Tokens that the backbone can embed.
+    """
     texts = tokens.token_texts(encoder.tokenizer)
     named = {
         int(match.group(1)): number

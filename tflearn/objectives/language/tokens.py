@@ -29,6 +29,22 @@ def text_encoder(backbone: Backbone, objective: str) -> TextEncoder:
     return backbone.encoder
 
 
+def encoder_decoder(backbone: Backbone, objective: str) -> Any:
+    """Returns the encoder-decoder that a backbone belongs to.
+
+    Raises:
+        BackboneError: There is no decoder.
+    """
+    if backbone.seq2seq is None:
+        raise BackboneError(
+            f"the objective '{objective}' needs an encoder-decoder",
+            received=backbone.origin,
+            expected="T5Backbone or BartBackbone of KerasHub",
+            fix="take objectives.masked_lm for an encoder, causal_lm for a decoder",
+        )
+    return backbone.seq2seq
+
+
 def vocabulary_size(backbone: Backbone) -> int:
     """Returns how many tokens a backbone can embed, at least its tokenizer's."""
     model = backbone.model
