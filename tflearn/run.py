@@ -51,7 +51,7 @@ _GENERATED = ("--max_new_tokens", "--sampler", "--temperature", "--seed")
 MODES: Mapping[str, Mode] = MappingProxyType(
     {
         "train": Mode((), ("--gin_file", "--run_dir", *_DECLARED, "--output_dir")),
-        "check": Mode(("--gin_file",), _DECLARED),
+        "check": Mode(("--gin_file",), (*_DECLARED, "--topology")),
         "compare": Mode(("--gin_file",), (*_DECLARED, "--output_dir")),
         "evaluate": Mode(("--run_dir",), ("--split", "--input", "--output")),
         "predict": Mode(
@@ -139,6 +139,7 @@ def parse(flags: Sequence[str]) -> Arguments:
         sampler=given.sampler,
         temperature=given.temperature,
         seed=given.seed,
+        topology=given.topology,
         debug=given.debug,
     )
 
@@ -164,6 +165,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--sampler", help="greedy, random, top_k:40 (default), top_p:0.9, beam:4")
     add("--temperature", help="what logits are divided by (default: 1)")
     add("--seed", help="another seed draws other texts (default: 0)")
+    add("--topology", help="for check: compile for a TPU slice, such as v5e:2x4")
     add("--backend", help="jax or tensorflow (default: KERAS_BACKEND, else jax)")
     add("--debug", action="store_true", help="show tracebacks and all log lines")
     return parser

@@ -25,6 +25,7 @@ class Arguments:
         sampler: How it chooses tokens; see `tflearn.evaluation.generation`.
         temperature: What its logits are divided by, as given.
         seed: Decides what it draws, as given.
+        topology: For `check`, the TPU slice to compile for, such as `v5e:2x4`.
         debug: Whether errors show where in the code they arose.
     """
 
@@ -43,4 +44,5 @@ class Arguments:
     sampler: str | None = None
     temperature: str | None = None
     seed: str | None = None
+    topology: str | None = None
     debug: bool = False

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import keras
+
 from tflearn import config, experiment
+from tflearn.commands import topology
 from tflearn.commands.arguments import Arguments
-from tflearn.reports import tables
+from tflearn.reports import placements, tables
 from tflearn.support.console import console, say
-from tflearn.training import course, optimizers
+from tflearn.training import course, optimizers, placement
 from tflearn.training.stage import Prepared
 
 
@@ -19,13 +22,16 @@ def main(arguments: Arguments) -> int:
     Returns:
         The exit code.
     """
+    if arguments.topology:
+        return topology.main(arguments)
     declared = config.load_arguments(arguments).experiment()
     built = experiment.build(declared)
     say(f"experiment  {declared.name}, seed {declared.seed}")
     say(f"devices     {built.devices.note}, precision {built.precision}")
     say(f"backbone    {built.backbone.origin}")
-    for prepared in built.stages:
-        _print_stage(prepared)
+    with built.devices.scope():
+        for prepared in built.stages:
+            _print_stage(prepared)
     say("nothing was trained and nothing was written")
     return 0
 
@@ -40,6 +46,7 @@ def _print_stage(prepared: Prepared) -> None:
     console.print(tables.census_table(prepared.apply_regime().to_json()))
     steps = prepared.total_steps
     optimizer = prepared.make_optimizer(steps or 1)
+    _print_layouts(prepared, optimizer)
     if stage.phases:
         for leg in course.plan(prepared, steps or 10**9):
             say(f"phase       {course.describe(leg)}")
@@ -50,3 +57,13 @@ def _print_stage(prepared: Prepared) -> None:
         f"budget      {stage.budget} = {length} of {stage.batch_size} examples, "
         f"validated every {prepared.interval}"
     )
+
+
+def _print_layouts(prepared: Prepared, optimizer: keras.optimizers.Optimizer) -> None:
+    model = prepared.network.model
+    if not placement.census(model):
+        return
+    optimizer.build(model.trainable_variables)
+    rows = placement.census(model, optimizer)
+    console.print(placements.layout_table(rows))
+    say(f"layouts     {placement.describe(rows)}")
