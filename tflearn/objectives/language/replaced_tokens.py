@@ -279,6 +279,9 @@ class ReplacedTokensLoss(keras.losses.Loss):
         name: Name of the loss.
     """
 
+    # Its means are over all masked tokens; see `tflearn.distribution.tf_strategy`.
+    needs_whole_batch = True
+
     def __init__(self, weight: float = 50.0, *, name: str = "replaced_tokens") -> None:
         super().__init__(name=name)
         self.weight = weight
