@@ -25,6 +25,7 @@ from tflearn.support.tensorflow import hidden_tensorflow
 from tflearn.training import course, export, placement, run_directory
 from tflearn.training.forgetting import Source, Watched, point, start_from, watch
 from tflearn.training.preparation import prepare
+from tflearn.training.rematerialization import rematerialize
 from tflearn.training.stage import Prepared, Stage
 
 __all__ = ["Experiment", "Stage", "build", "run"]
@@ -120,6 +121,10 @@ def _build(experiment: Experiment, devices: Devices, started: float) -> Built:
     stages = tuple(
         prepare(stage, backbone, seed=experiment.seed) for stage in experiment.stages
     )
+    pattern = experiment.distribution.rematerialize
+    for prepared in stages if pattern is not None else ():
+        paths = rematerialize(prepared.network.model, str(pattern))
+        say(f"computed again in the backward pass: {len(paths)} layers, {paths[0]} ...")
     _rehearse(stages)
     if experiment.start_from is not None:
         start_from(experiment.start_from, stages[0])

@@ -165,7 +165,8 @@ def resolve(distribution: Distribution) -> Devices:
         The devices.
 
     Raises:
-        ConfigError: There are fewer devices than declared, or the mesh does not fit.
+        ConfigError: There are fewer devices than declared, the mesh does not fit, or
+            the backend cannot do what is declared.
     """
     from tflearn.distribution import layouts, tf_strategy
 

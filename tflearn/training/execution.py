@@ -16,7 +16,7 @@ import numpy as np
 from tflearn import regimes
 from tflearn.support import files
 from tflearn.support.console import say
-from tflearn.training import averaging, budgets, course, loop
+from tflearn.training import averaging, budgets, course, loop, placement
 from tflearn.training.assessment import assess, measure
 from tflearn.training.checkpoints import Checkpoints
 from tflearn.training.layer_rates import innermost, lines
@@ -156,6 +156,9 @@ def execute(
         first = course.leg_at(legs, saved.latest or 0)
         digests = regimes.frozen_digests(model, legs[first].census)
         course.enter(prepared, legs[first], hold, total_steps=length["total_steps"])
+        lies = placement.census(model, model.optimizer)
+        if lies:
+            say(placement.describe(lies))
         rates = lines(model.optimizer)
         for line in rates:
             say(line)
