@@ -12,8 +12,6 @@ from tflearn.support.errors import ConfigError
 #: Variables of an environment in which JAX finds the other processes by itself.
 _FOUND_BY_JAX = ("TPU_WORKER_HOSTNAMES", "MEGASCALE_COORDINATOR_ADDRESS")
 
-_started: list[tuple[str | None, int | None, int | None]] = []
-
 
 def start(distribution: Distribution) -> None:
     """Joins the other processes of a run.
@@ -22,7 +20,7 @@ def start(distribution: Distribution) -> None:
         distribution: The declaration; nothing happens with one process.
 
     Raises:
-        ConfigError: The processes are declared in part only.
+        ConfigError: The processes are declared in part only, or the backend is JAX.
     """
     if keras.backend.backend() == "tensorflow":
         from tflearn.distribution import tf_strategy
@@ -40,13 +38,24 @@ def start(distribution: Distribution) -> None:
     elif any(x is None for x in declared):
         raise ConfigError(
             "several processes need three values",
-            received="coordinator, processes, process_id = "
-            + ", ".join(map(repr, declared)),
+            received=", ".join(map(repr, declared)),
+            expected="coordinator, processes and process_id",
             fix="--coordinator=HOST:PORT --processes=N --process_id=I",
         )
-    if not _started:
-        _started.append(declared)
-        keras.distribution.initialize(*declared)
+    # Joining is the easy half (`keras.distribution.initialize`). Without the other one,
+    # each process would take the whole batch for its own rows, and the loss curve of a
+    # run on repeated examples looks like any other.
+    raise ConfigError(
+        "several processes are not possible on JAX yet",
+        received=_received(declared),
+        fix="use the devices of one machine, or --backend=tensorflow with kind 'data'",
+    )
+
+
+def _received(declared: tuple[str | None, int | None, int | None]) -> str:
+    if declared[0] is None:
+        return "a slice of several hosts"
+    return "coordinator, processes, process_id = " + ", ".join(map(repr, declared))
 
 
 def _in_a_pod() -> bool:
