@@ -249,6 +249,27 @@ def test_targets_hold_what_the_teacher_says_of_each_row(teacher: pathlib.Path) -
     np.testing.assert_allclose(np.asarray(head(features)), outputs, atol=1e-4)
 
 
+def test_a_teacher_is_asked_once(
+    teacher: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    dataset = digits().load(target_kind="class")
+    first = lessons(taught(teacher, feature_weight=1.0)(), dataset)
+
+    class Asked(Exception):
+        pass
+
+    def ask(self, *arguments) -> None:
+        raise Asked
+
+    monkeypatch.setattr(teachers.Teacher, "_ask", ask)
+    again = lessons(taught(teacher, feature_weight=1.0)(), dataset)
+    np.testing.assert_array_equal(first, again)
+    # Other rows have other answers.
+    other = digits(split_seed=1).load(target_kind="class")
+    with pytest.raises(Asked):
+        lessons(taught(teacher, feature_weight=1.0)(), other)
+
+
 def test_a_backbone_teaches_its_features(teacher: pathlib.Path) -> None:
     make = functools.partial(
         teachers.backbone, functools.partial(backbones.from_run, teacher)

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tflearn.support import files, patterns, seeds
+from tflearn.support import cache, files, patterns, seeds
 from tflearn.support.errors import DataError, nearest
 
 NAMES = st.text("ab_1", min_size=1, max_size=4)
@@ -81,6 +81,45 @@ def test_a_failed_write_leaves_the_old_file_and_nothing_else(
 
 def test_digest_keeps_the_borders_between_parts() -> None:
     assert files.digest("ab", "c") != files.digest("a", "bc")
+
+
+def test_what_was_made_once_is_read_until_it_is_damaged(tmp_path, monkeypatch) -> None:
+    monkeypatch.setenv("TFLEARN_CACHE", str(tmp_path))
+    made = []
+
+    def make() -> str:
+        made.append(len(made))
+        return f"value {made[-1]}"
+
+    def write(value: str, folder: pathlib.Path) -> None:
+        (folder / "value").write_text(value)
+
+    def reuse(key: str) -> str:
+        return cache.reuse(
+            "values",
+            key,
+            make=make,
+            read=lambda folder: (folder / "value").read_text(),
+            write=write,
+        )
+
+    assert [reuse("a"), reuse("a"), reuse("b")] == ["value 0", "value 0", "value 1"]
+    (tmp_path / "values/a/value").write_text("value 9")
+    assert [reuse("a"), reuse("a")] == ["value 2", "value 2"]
+    # Nothing unfinished is left behind.
+    assert sorted(path.name for path in (tmp_path / "values").iterdir()) == ["a", "b"]
+
+
+def test_a_cache_that_cannot_be_written_is_told_of(
+    tmp_path, monkeypatch, capsys
+) -> None:
+    (tmp_path / "file").write_text("no folder")
+    monkeypatch.setenv("TFLEARN_CACHE", str(tmp_path / "file"))
+    found = cache.reuse(
+        "values", "a", make=lambda: 1, read=lambda folder: 2, write=lambda x, y: None
+    )
+    assert found == 1
+    assert "values are not kept" in capsys.readouterr().out
 
 
 def test_derived_seeds_are_stable_and_independent() -> None:

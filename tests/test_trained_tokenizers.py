@@ -15,7 +15,7 @@ import pytest
 from tflearn import backbones, config, data
 from tflearn.backbones import encoder_files, vocabularies
 from tflearn.backbones.tokenizers import text_encoder
-from tflearn.backbones.vocabularies import TrainedTokenizer
+from tflearn.backbones.vocabularies import TrainedTokenizer, kept
 from tflearn.support.errors import BackboneError, DataError
 
 hub = backbones.import_keras_hub()
@@ -396,3 +396,16 @@ def test_no_tokenizer_imports_tensorflow() -> None:
         check=True,
     ).stdout
     assert printed.strip() == "False"
+
+
+def test_a_large_corpus_is_trained_on_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(kept, "_WORTH_CHARACTERS", 10)
+    first = made("bpe")
+    monkeypatch.setattr(kept.subwords, "train_bpe", None)
+    again = made("bpe")
+    assert again.get_vocabulary() == first.get_vocabulary()
+    np.testing.assert_array_equal(again(STRANGE)[3], first(STRANGE)[3])
+    with pytest.raises(TypeError):
+        vocabularies.bpe(lambda: CORPUS, vocabulary_size=301)
+    with pytest.raises(TypeError):
+        vocabularies.bpe(lambda: CORPUS[1:], vocabulary_size=300)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import os
 import pathlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import keras
@@ -15,9 +15,10 @@ from tflearn import backbones
 from tflearn.backbones import Backbone
 from tflearn.data import Dataset, pipeline
 from tflearn.objectives.objective import choose_features, pooled
-from tflearn.support import files
+from tflearn.support import cache, environment, files
 from tflearn.support.errors import ConfigError, RunError
 
+_ANSWERS = "answers.npz"
 _LABELS = pathlib.Path("model", "labels.json")
 
 
@@ -34,6 +35,8 @@ class Teacher:
         task: What its outputs are: `class`, `multi_label`, `number`; else "".
         classes: Names of its classes in the order of its outputs.
         limits: How texts are cut for it, as fields of `data.Data`.
+        fingerprint: Of all that its answers depend on; they are then kept for later
+            starts of a run. None: they are not.
     """
 
     origin: str
@@ -43,11 +46,12 @@ class Teacher:
     task: str = ""
     classes: tuple[str, ...] = ()
     limits: dict[str, Any] = dataclasses.field(default_factory=dict)
+    fingerprint: str | None = None
 
     def answers(
         self, dataset: Dataset, wanted: Sequence[str], *, batch_size: int = 128
     ) -> dict[str, np.ndarray]:
-        """Asks about every training example, in inference mode.
+        """Asks about every training example, in inference mode, once.
 
         Args:
             dataset: The data; the raw inputs are encoded with the teacher's encoder.
@@ -71,6 +75,25 @@ class Teacher:
                 if missing == ["outputs"]
                 else "take a run with a head, or teachers.backbone",
             )
+
+        def ask() -> dict[str, np.ndarray]:
+            return self._ask(dataset, wanted, batch_size)
+
+        if self.fingerprint is None:
+            return ask()
+        key = files.digest(
+            self.fingerprint,
+            dataset.fingerprint,
+            repr((tuple(wanted), self.limits, batch_size)),
+            # All of it may decide the last bits.
+            repr(environment.versions()),
+            keras.backend.backend() + keras.config.dtype_policy().name,
+        )
+        return cache.reuse("teachers", key, make=ask, read=_read, write=_write)
+
+    def _ask(
+        self, dataset: Dataset, wanted: Sequence[str], batch_size: int
+    ) -> dict[str, np.ndarray]:
         data = dataclasses.replace(dataset.data, **self.limits)
         examples = pipeline.encode(dataset.splits["train"], self.encoder, data=data)
         model = keras.Model(self.inputs, {name: self.tensors[name] for name in wanted})
@@ -84,6 +107,16 @@ class Teacher:
                 values = np.asarray(answer[name])[: len(rows)]
                 found[name][rows] = values.reshape(len(rows), -1)
         return found
+
+
+def _read(folder: pathlib.Path) -> dict[str, np.ndarray]:
+    with np.load(folder / _ANSWERS, allow_pickle=False) as opened:
+        return {name: opened[name] for name in opened.files}
+
+
+def _write(answers: Mapping[str, np.ndarray], folder: pathlib.Path) -> None:
+    arrays: dict[str, Any] = dict(answers)
+    np.savez(folder / _ANSWERS, **arrays)
 
 
 def run(folder: str | os.PathLike[str]) -> Teacher:
@@ -120,7 +153,13 @@ def run(folder: str | os.PathLike[str]) -> Teacher:
         task=labels["task"],
         classes=tuple(labels["classes"]),
         limits={name: labels[name] for name in ("max_length", "truncate")},
+        fingerprint=_fingerprint(path / "model"),
     )
+
+
+def _fingerprint(model: pathlib.Path) -> str:
+    parts = [model / "model.keras", *sorted((model / "encoder").rglob("*"))]
+    return files.digest(*(part.read_bytes() for part in parts if part.is_file()))
 
 
 def backbone(

@@ -14,6 +14,7 @@ import pathlib
 from collections.abc import Callable, Iterable, Sequence
 
 from tflearn.backbones.vocabularies import subwords
+from tflearn.backbones.vocabularies.kept import trained_once
 from tflearn.backbones.vocabularies.special import check_roles
 from tflearn.backbones.vocabularies.trained import TrainedTokenizer, load_tokenizer
 from tflearn.backbones.vocabularies.units import (
@@ -62,10 +63,15 @@ def wordpiece(
     'a quick fox'
     """
     roles = _with_unknown(special_tokens, "wordpiece")
-    units = subwords.train_wordpiece(
-        _corpus(texts), size=vocabulary_size - len(roles), lowercase=lowercase
-    )
-    return TrainedTokenizer(units=units, special_tokens=roles)
+
+    def train(corpus: Sequence[str]) -> TrainedTokenizer:
+        units = subwords.train_wordpiece(
+            corpus, size=vocabulary_size - len(roles), lowercase=lowercase
+        )
+        return TrainedTokenizer(units=units, special_tokens=roles)
+
+    settings = ("wordpiece", vocabulary_size, roles, lowercase)
+    return trained_once(train, _corpus(texts), *settings)
 
 
 def bpe(
@@ -94,8 +100,12 @@ def bpe(
     'Größe: lowest'
     """
     roles = check_roles(special_tokens)
-    units = subwords.train_bpe(_corpus(texts), size=vocabulary_size - len(roles))
-    return TrainedTokenizer(units=units, special_tokens=roles)
+
+    def train(corpus: Sequence[str]) -> TrainedTokenizer:
+        units = subwords.train_bpe(corpus, size=vocabulary_size - len(roles))
+        return TrainedTokenizer(units=units, special_tokens=roles)
+
+    return trained_once(train, _corpus(texts), "bpe", vocabulary_size, roles)
 
 
 def unigram(
@@ -120,8 +130,12 @@ def unigram(
         BackboneError: SentencePiece refuses the size, or the corpus is empty.
     """
     roles = _with_unknown(special_tokens, "unigram")
-    units = subwords.train_unigram(_corpus(texts), size=vocabulary_size - len(roles))
-    return TrainedTokenizer(units=units, special_tokens=roles)
+
+    def train(corpus: Sequence[str]) -> TrainedTokenizer:
+        units = subwords.train_unigram(corpus, size=vocabulary_size - len(roles))
+        return TrainedTokenizer(units=units, special_tokens=roles)
+
+    return trained_once(train, _corpus(texts), "unigram", vocabulary_size, roles)
 
 
 def characters(
@@ -242,11 +256,15 @@ def kmers(
     return TrainedTokenizer(units=units, special_tokens=roles)
 
 
-def of_run(path: str | os.PathLike[str]) -> TrainedTokenizer:
+def of_run(
+    path: str | os.PathLike[str], *, encoder: str = "encoder"
+) -> TrainedTokenizer:
     """The tokenizer of an earlier run, for another architecture.
 
     Args:
         path: The run directory.
+        encoder: `encoder`, that of the backbone, or `text_encoder`, that of the
+            captions that a backbone of images was trained with.
 
     Returns:
         The tokenizer.
@@ -255,7 +273,7 @@ def of_run(path: str | os.PathLike[str]) -> TrainedTokenizer:
         BackboneError: The directory holds no tokenizer that was made from a corpus.
     """
     try:
-        return load_tokenizer(pathlib.Path(path) / "model" / "encoder" / "tokenizer")
+        return load_tokenizer(pathlib.Path(path) / "model" / encoder / "tokenizer")
     except OSError as error:
         raise BackboneError(
             "this run has no tokenizer that was made from a corpus",
