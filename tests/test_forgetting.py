@@ -167,7 +167,7 @@ def test_other_classes_take_the_backbone_alone(tmp_path, capsys) -> None:
 
 
 def test_there_must_be_a_run_to_start_from(tmp_path) -> None:
-    with pytest.raises(RunError, match="no finished run to start from"):
+    with pytest.raises(RunError, match="holds no finished run"):
         experiment.build(declare(stage("tune"), start_from=str(tmp_path)))
 
 

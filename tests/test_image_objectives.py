@@ -13,7 +13,7 @@ import keras
 import numpy as np
 import pytest
 
-from tflearn import backbones, objectives, regimes
+from tflearn import backbones, experiment, objectives, regimes
 from tflearn.backbones import graph
 from tflearn.backbones.images import ImageEncoder
 from tflearn.backbones.text import Packing, TextEncoder
@@ -23,6 +23,7 @@ from tflearn.objectives import Pretext, Views, contrastive
 from tflearn.objectives.masked_decoder import MaskedDecoder, VisibleTokens
 from tflearn.regimes import trainability
 from tflearn.support.errors import BackboneError, ConfigError, DataError
+from tflearn.training import export, optimizers
 
 hub = backbones.import_keras_hub()
 
@@ -290,7 +291,7 @@ def test_nt_xent_is_that_of_the_paper(numbers, temperature) -> None:
         np.asarray(contrastive.views_found(pairs, numbers)), found
     )
     assert 0 < np.mean(found) < 1
-    loss = contrastive.NTXent(temperature)(numbers, pairs)
+    loss = contrastive.PairLoss("nt_xent", temperature=temperature)(numbers, pairs)
     assert float(loss) == pytest.approx(np.mean(losses), rel=1e-5)
 
 
@@ -312,12 +313,15 @@ def test_one_point_for_all_finds_nothing() -> None:
     np.testing.assert_allclose(np.asarray(chance), np.log(7), rtol=1e-5)
 
 
-@pytest.mark.parametrize("make", [contrastive.NTXent, contrastive.InfoNCE])
-def test_a_temperature_is_positive(make) -> None:
+@pytest.mark.parametrize("name", ["nt_xent", "info_nce"])
+def test_a_loss_over_pairs_is_one_of_two_at_a_positive_temperature(name: str) -> None:
     with pytest.raises(ConfigError, match="temperature"):
-        make(0.0)
-    restored = make.from_config(make(0.3).get_config())
-    assert restored.temperature == 0.3
+        contrastive.PairLoss(name, temperature=0.0)
+    config = contrastive.PairLoss(name, temperature=0.3).get_config()
+    restored = contrastive.PairLoss.from_config(config)
+    assert (restored.name, restored.temperature) == (name, 0.3)
+    with pytest.raises(ConfigError, match=f"Did you mean '{name}'"):
+        contrastive.PairLoss(name[:-1])
 
 
 # --- Views ---
@@ -516,6 +520,56 @@ def test_masked_image_refuses_what_it_cannot_use() -> None:
         objectives.masked_image(decoder_width=6).bind(backbones.hub(vit))
 
 
+def masked_stage(name: str, width: int) -> experiment.Stage:
+    count = 8
+    pixels = np.random.default_rng(0).integers(0, 255, (count, SIZE, SIZE, 3), "uint8")
+    columns = {"train": {"image": list(pixels)}}
+    return experiment.Stage(
+        name=name,
+        data=lambda: Data(
+            source=lambda: sources.arrays(columns), input="image", target=None
+        ),
+        objective=functools.partial(
+            objectives.masked_image, decoder_width=width, decoder_depth=1
+        ),
+        regime=regimes.full(),
+        optimizer=optimizers.adamw,
+        budget="1 steps",
+        batch_size=count,
+    )
+
+
+def test_a_decoder_of_equal_size_goes_on(tmp_path, capsys) -> None:
+    stages = [masked_stage(*x) for x in (("a", 8), ("b", 8), ("c", 12))]
+    declared = experiment.Experiment(
+        backbone=functools.partial(backbones.hub, vit), stages=stages
+    )
+    first, equal, wider = experiment.build(declared).stages
+    decoder = first.network.model.get_layer("decoder")
+    for weight in decoder.weights:
+        weight.assign(np.full(weight.shape, 0.5))
+
+    def carried(prepared) -> bool:
+        weights = prepared.network.model.get_layer("decoder").get_weights()
+        return all((weight == 0.5).all() for weight in weights)
+
+    export.carry_head(first, equal)
+    assert carried(equal)
+    assert "decoder carried, from 'a' to 'b'" in capsys.readouterr().out
+    export.carry_head(first, wider)
+    assert not carried(wider)
+    assert "new decoder: of other sizes" in capsys.readouterr().out
+
+    export.write_model(first, tmp_path / "model")
+    (again,) = experiment.build(
+        dataclasses.replace(
+            declared, stages=(masked_stage("d", 8),), start_from=str(tmp_path)
+        )
+    ).stages
+    assert carried(again)
+    assert "decoder carried" in capsys.readouterr().out
+
+
 # --- Image and text ---
 
 
@@ -584,12 +638,12 @@ def test_image_text_refuses_what_it_cannot_use() -> None:
 TRAIN = """
 import keras
 import numpy as np
-from tflearn.objectives.contrastive import NTXent
+from tflearn.objectives.contrastive import PairLoss
 
 keras.utils.set_random_seed(0)
 inputs = keras.Input((2, 5))
 model = keras.Model(inputs, keras.layers.Dense(3)(inputs))
-model.compile(keras.optimizers.SGD(0.5), NTXent(0.5))
+model.compile(keras.optimizers.SGD(0.5), PairLoss("nt_xent", temperature=0.5))
 x = np.random.default_rng(0).normal(size=(8, 2, 5)).astype("float32")
 losses = [float(model.train_on_batch(x, np.arange(8))) for _ in range(4)]
 """

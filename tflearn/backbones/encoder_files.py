@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import os
 import pathlib
+import tempfile
 from typing import Any
 
 import keras
@@ -92,6 +93,30 @@ def load_encoder(folder: str | os.PathLike[str]) -> Encoder:
             received=f"{folder} ({type(error).__name__}: {error})",
             expected=f"{ENCODER_FILE} of a finished run's model/encoder",
         ) from error
+
+
+def same_vocabulary(encoder: Encoder, folder: str | os.PathLike[str]) -> bool:
+    """Tells whether an encoder has the vocabulary of a saved one.
+
+    Args:
+        encoder: The encoder.
+        folder: What `save_encoder` wrote.
+
+    Returns:
+        Whether the files of both are equal; true where neither has a vocabulary.
+    """
+    with tempfile.TemporaryDirectory() as temporary:
+        save_encoder(encoder, temporary)
+        return _assets(temporary) == _assets(folder)
+
+
+def _assets(folder: str | os.PathLike[str]) -> dict[str, bytes]:
+    root = pathlib.Path(folder, _TOKENIZER)
+    return {
+        path.relative_to(root).as_posix(): path.read_bytes()
+        for path in sorted(root.rglob("*"))
+        if path.is_file()
+    }
 
 
 def _layer(tokenizer: Any) -> Any:

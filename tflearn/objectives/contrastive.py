@@ -10,12 +10,13 @@ whole, so the losses see the pairs of all devices without any code here.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import keras
 from keras import ops
 
-from tflearn.support.errors import ConfigError
+from tflearn.support.errors import ConfigError, nearest
 
 # Added to the score of what is no negative; finite, so that a pair without any
 # negative has the loss 0 and a gradient.
@@ -113,53 +114,41 @@ def sides_found(pairs: Any, examples: Any) -> tuple[Any, Any]:
 
 
 @keras.saving.register_keras_serializable(package="tflearn")
-class NTXent(keras.losses.Loss):
-    """`nt_xent` as a Keras loss.
+class PairLoss(keras.losses.Loss):
+    """`nt_xent` or `info_nce` as a Keras loss.
 
     Args:
-        temperature: Divides the cosines; positive.
-        name: Name of the loss.
-
-    Raises:
-        ConfigError: The temperature is not positive.
-    """
-
-    def __init__(self, temperature: float = 0.5, *, name: str = "nt_xent") -> None:
-        super().__init__(name=name)
-        self.temperature = positive_temperature(temperature)
-
-    def call(self, y_true: Any, y_pred: Any) -> Any:
-        """Computes the loss of each pair."""
-        return nt_xent(y_pred, y_true, temperature=self.temperature)
-
-    def get_config(self) -> dict[str, Any]:
-        """Returns the arguments of the constructor."""
-        return {"name": self.name, "temperature": self.temperature}
-
-
-@keras.saving.register_keras_serializable(package="tflearn")
-class InfoNCE(keras.losses.Loss):
-    """`info_nce` as a Keras loss.
-
-    Args:
+        name: Which of the two.
         temperature: Divides the scores; positive.
-        name: Name of the loss.
 
     Raises:
-        ConfigError: The temperature is not positive.
+        ConfigError: There is no such loss, or the temperature is not positive.
     """
 
-    def __init__(self, temperature: float = 1.0, *, name: str = "info_nce") -> None:
+    # On TensorFlow a device would see the pairs of its own rows alone.
+    needs_whole_batch = True
+
+    def __init__(self, name: str, *, temperature: float = 1.0) -> None:
+        if name not in _LOSSES:
+            raise ConfigError(
+                "no such loss over pairs",
+                received=name,
+                expected=", ".join(_LOSSES),
+                nearest=nearest(str(name), _LOSSES),
+            )
         super().__init__(name=name)
         self.temperature = positive_temperature(temperature)
 
     def call(self, y_true: Any, y_pred: Any) -> Any:
         """Computes the loss of each pair."""
-        return info_nce(y_pred, y_true, temperature=self.temperature)
+        return _LOSSES[self.name](y_pred, y_true, temperature=self.temperature)
 
     def get_config(self) -> dict[str, Any]:
         """Returns the arguments of the constructor."""
         return {"name": self.name, "temperature": self.temperature}
+
+
+_LOSSES: dict[str, Callable[..., Any]] = {"nt_xent": nt_xent, "info_nce": info_nce}
 
 
 def positive_temperature(temperature: float) -> float:

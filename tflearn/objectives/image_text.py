@@ -171,7 +171,8 @@ def _bind(
             _arrange, encoder, max_length=max_length, truncate=truncate
         ),
         make_batch=functools.partial(_make_batch, views),
-        loss=contrastive.InfoNCE,
+        loss=functools.partial(contrastive.PairLoss, "info_nce"),
+        encoders={"text_encoder": encoder},
         metrics=_metrics,
         statistics=_statistics,
         summarize=_summarize,

@@ -10,6 +10,7 @@ import keras
 import numpy as np
 
 from tflearn.backbones import Backbone
+from tflearn.backbones.encoder_files import Encoder
 
 #: What Keras `fit` takes: inputs, targets, and optionally weights of the targets.
 Batch = tuple[Any, ...]
@@ -36,6 +37,8 @@ class Pretext:
             labels); returns the examples that are used, such as rows of packed
             documents, or examples that hold their targets too.
         deployed: What is exported; None for `model` itself.
+        encoders: What is needed beside the backbone's encoder to make inputs of the
+            exported model, by the name of its folder.
     """
 
     model: keras.Model
@@ -49,6 +52,7 @@ class Pretext:
         examples
     )
     deployed: keras.Model | None = None
+    encoders: Mapping[str, Encoder] = dataclasses.field(default_factory=dict)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -95,7 +95,9 @@ def _bind(
         model=keras.Model(inputs, outputs, name="simclr"),
         features=name,
         make_batch=functools.partial(_make_batch, views),
-        loss=functools.partial(contrastive.NTXent, temperature),
+        loss=functools.partial(
+            contrastive.PairLoss, "nt_xent", temperature=temperature
+        ),
         metrics=_metrics,
         statistics=functools.partial(_statistics, temperature),
         summarize=_summarize,

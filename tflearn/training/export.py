@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import pathlib
+from collections.abc import Mapping
 
 import keras
+import numpy as np
 
+from tflearn.backbones import graph
+from tflearn.backbones.encoder_files import save_encoder
 from tflearn.regimes import adapters
 from tflearn.support import files
 from tflearn.support.console import say
@@ -14,6 +18,8 @@ from tflearn.training.stage import Prepared
 MODEL_FILE = "model.keras"
 LABELS_FILE = "labels.json"
 ADAPTER_FILE = "adapter.safetensors"
+# What trained beside the model and is not part of it, such as MAE's decoder.
+OBJECTIVE_FILE = "objective.safetensors"
 
 
 def carry_head(previous: Prepared, current: Prepared) -> bool:
@@ -22,6 +28,9 @@ def carry_head(previous: Prepared, current: Prepared) -> bool:
     The heads are the same if the objective, the classes and the layers' configurations
     are equal: a head that was warmed up then goes on; a head for other classes
     starts anew.
+
+    What an objective without labels drops after training, such as the decoder of
+    masked images, goes on in the same way if its weights have the same sizes.
 
     Args:
         previous: The stage that was trained.
@@ -41,6 +50,11 @@ def carry_head(previous: Prepared, current: Prepared) -> bool:
             target.set_weights(source.get_weights())
     names = f"from '{previous.stage.name}' to '{current.stage.name}'"
     say(f"head carried {names}" if same else f"new head: not carried {names}")
+    if previous.task == current.task:
+        weights = _objective_weights(previous)
+        values = {path: graph.value_of(weight) for path, weight in weights.items()}
+        for line in _carry(values, current):
+            say(f"{line}, {names}")
     return same
 
 
@@ -52,7 +66,9 @@ def write_model(
     Args:
         prepared: The last stage.
         folder: Gets `model.keras` (adapters merged into the weights where they can
-            be), `adapter.safetensors` if there are any, `labels.json`, `encoder/`.
+            be), `adapter.safetensors` if there are any, `labels.json`, `encoder/`
+            and what else the objective encodes with, `objective.safetensors` with
+            what training alone needs.
         temperature: Fitted temperature, for calibrated probabilities.
     """
     folder.mkdir(parents=True, exist_ok=True)
@@ -65,6 +81,10 @@ def write_model(
         plain.save(temporary, include_optimizer=False)
     temporary.replace(folder / MODEL_FILE)
     prepared.network.backbone.save_encoder(folder / "encoder")
+    if prepared.pretext is not None:
+        for name, encoder in prepared.pretext.encoders.items():
+            save_encoder(encoder, folder / name)
+        _write_objective(prepared, folder)
     files.write_json(
         folder / LABELS_FILE,
         {
@@ -78,6 +98,65 @@ def write_model(
             "temperature": temperature,
         },
     )
+
+
+def load_objective(prepared: Prepared, folder: pathlib.Path) -> list[str]:
+    """Gives a stage what the same objective had trained beside its model.
+
+    Args:
+        prepared: The stage.
+        folder: Where `write_model` wrote to.
+
+    Returns:
+        A line on what was done; none where there is nothing of the kind.
+    """
+    if not (folder / OBJECTIVE_FILE).is_file():
+        return []
+    import safetensors.numpy
+
+    return _carry(safetensors.numpy.load_file(folder / OBJECTIVE_FILE), prepared)
+
+
+def _write_objective(prepared: Prepared, folder: pathlib.Path) -> None:
+    import safetensors.numpy
+
+    weights = _objective_weights(prepared)
+    if weights:
+        values = {
+            # safetensors writes the buffer as it lies.
+            path: np.array(graph.value_of(weight), order="C")
+            for path, weight in weights.items()
+        }
+        temporary = folder / f"unfinished.{OBJECTIVE_FILE}"
+        safetensors.numpy.save_file(values, temporary)
+        temporary.replace(folder / OBJECTIVE_FILE)
+
+
+def _objective_weights(prepared: Prepared) -> dict[str, keras.Variable]:
+    """Returns the weights by path that only the training of an objective needs."""
+    if prepared.pretext is None:
+        return {}
+    network = prepared.network
+    kept = {id(weight) for weight in network.deployed.variables}
+    return {
+        path: weight
+        for path, weight in graph.weights_by_path(network.model).items()
+        if id(weight) not in kept
+    }
+
+
+def _carry(values: Mapping[str, np.ndarray], current: Prepared) -> list[str]:
+    """Assigns weights if they are those of a stage, path by path and size by size."""
+    weights = _objective_weights(current)
+    if not weights and not values:
+        return []
+    parts = ", ".join(sorted({path.split("/")[0] for path in weights or values}))
+    sizes = {path: tuple(weight.shape) for path, weight in weights.items()}
+    if sizes != {path: value.shape for path, value in values.items()}:
+        return [f"new {parts}: of other sizes"]
+    for path, weight in weights.items():
+        weight.assign(values[path])
+    return [f"{parts} carried"]
 
 
 def _head_layers(prepared: Prepared) -> list[keras.Layer]:

@@ -105,20 +105,36 @@ def open_run(folder: str | pathlib.Path) -> FinishedRun:
     Raises:
         RunError: There is no finished run in it.
     """
+    labels = read_labels(folder)
     path = pathlib.Path(folder)
-    model = path / "model"
-    if not path.is_dir():
+    return FinishedRun(
+        folder=path,
+        model=backbones.load_model(path / "model" / MODEL_FILE),
+        encoder=backbones.load_encoder(path / "model" / "encoder"),
+        labels=labels,
+    )
+
+
+def read_labels(folder: str | pathlib.Path) -> dict[str, Any]:
+    """Reads what the model of a finished run is for, without the model.
+
+    Args:
+        folder: The run directory.
+
+    Returns:
+        The task, the classes, the input columns, the temperature.
+
+    Raises:
+        RunError: There is no finished run in it.
+    """
+    model = pathlib.Path(folder) / "model"
+    if not model.parent.is_dir():
         raise RunError("there is no such run directory", received=str(folder))
-    if not (model / MODEL_FILE).exists() or not (model / LABELS_FILE).exists():
+    if not (model / MODEL_FILE).is_file() or not (model / LABELS_FILE).is_file():
         raise RunError(
             "the directory holds no finished run",
             received=str(folder),
-            expected=f"{path / 'model' / MODEL_FILE}",
+            expected=str(model / MODEL_FILE),
             fix="run the experiment to its end first, with the same --output_dir",
         )
-    return FinishedRun(
-        folder=path,
-        model=backbones.load_model(model / MODEL_FILE),
-        encoder=backbones.load_encoder(model / "encoder"),
-        labels=files.read_json(model / LABELS_FILE),
-    )
+    return files.read_json(model / LABELS_FILE)

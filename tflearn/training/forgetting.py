@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from tflearn.backbones import Backbone, load_model, read_weights
+from tflearn.backbones.encoder_files import same_vocabulary
 from tflearn.backbones.transfer import transfer
 from tflearn.backbones.weight_files import arrays_by_path
 from tflearn.data import Data, Dataset
@@ -15,9 +16,10 @@ from tflearn.regimes import adapters
 from tflearn.support import files
 from tflearn.support.console import say
 from tflearn.support.errors import ConfigError, RunError, nearest
-from tflearn.training import assessment, preparation
+from tflearn.training import assessment, export, preparation
 from tflearn.training import probe as probes
-from tflearn.training.export import LABELS_FILE, MODEL_FILE
+from tflearn.training.export import MODEL_FILE
+from tflearn.training.finished import read_labels
 from tflearn.training.probe import Probe
 from tflearn.training.stage import Prepared
 
@@ -89,7 +91,7 @@ def watch(
         if source.probe is not None:
             measure = _of_probe(source.probe(), backbone)
         elif source.data is not None:
-            measure = _of_data(source.name, source.data(), stages, backbone)
+            measure = _of_data(source.name, source.data(), stages)
         else:
             measure = _of_stage(source.stage or "", stages)
         made.append(Watched(source=source, measure=measure))
@@ -140,27 +142,38 @@ def start_from(folder: str, stage: Prepared) -> str:
         RunError: There is no finished run.
         BackboneError: Its backbone is another one.
     """
+    labels = read_labels(folder)
     model = pathlib.Path(folder, "model")
-    if not (model / MODEL_FILE).is_file():
-        raise RunError(
-            "there is no finished run to start from",
-            received=folder,
-            expected=str(model / MODEL_FILE),
-        )
-    labels = files.read_json(model / LABELS_FILE)
     same = (labels["task"], labels["classes"]) == (
         stage.task,
         list(stage.dataset.classes),
     )
     if same:
+        _check_encoders(stage, model)
         network = stage.network.deployed
         log = transfer(arrays_by_path(load_model(model / MODEL_FILE)), network)
     else:
         log = transfer(read_weights(folder), stage.network.backbone.model)
-    head = "head carried over" if same else "new head: other task or classes"
-    line = f"started from {folder}: {log}; {head}"
+    said = ["head carried over" if same else "new head: other task or classes"]
+    if same:
+        said += export.load_objective(stage, model)
+    line = f"started from {folder}: {log}; {'; '.join(said)}"
     say(line)
     return line
+
+
+def _check_encoders(stage: Prepared, model: pathlib.Path) -> None:
+    """Checks that the weights mean the same tokens, where a second encoder has some."""
+    encoders = stage.pretext.encoders if stage.pretext is not None else {}
+    for name, encoder in encoders.items():
+        if not same_vocabulary(encoder, model / name):
+            raise RunError(
+                "the run was trained with another vocabulary",
+                received=f"another {name.replace('_', ' ')} than in {model / name}",
+                expected="that of the run",
+                fix="take its tokenizer: vocabularies.of_run.path = "
+                f"'{model.parent}', vocabularies.of_run.encoder = '{name}'",
+            )
 
 
 def _of_stage(
@@ -185,13 +198,15 @@ def _of_stage(
 
 
 def _of_data(
-    name: str, data: Data, stages: Sequence[Prepared], backbone: Backbone
+    name: str, data: Data, stages: Sequence[Prepared]
 ) -> Callable[[Prepared | None], dict[str, Any] | None]:
     kinds = {x.objective.target_kind for x in stages}
     loaded = {kind: data.load(target_kind=kind, require_train=False) for kind in kinds}
-    swapped = {
-        x.stage.name: _on(x, loaded[x.objective.target_kind], backbone) for x in stages
-    }
+    swapped = {}
+    for x in stages:
+        dataset = loaded[x.objective.target_kind]
+        same = dataset.classes == x.dataset.classes
+        swapped[x.stage.name] = on_data(x, dataset) if same else None
     if not any(swapped.values()):
         raise ConfigError(
             f"no stage has the task and the classes of the source '{name}'",
@@ -209,12 +224,19 @@ def _of_data(
     return measure
 
 
-def _on(prepared: Prepared, dataset: Dataset, backbone: Backbone) -> Prepared | None:
-    """Returns a stage with other data, or None where they are of another task."""
-    if dataset.classes != prepared.dataset.classes:
-        return None
+def on_data(prepared: Prepared, dataset: Dataset) -> Prepared:
+    """Returns a stage with other data to be measured on.
+
+    Args:
+        prepared: The stage.
+        dataset: Data of its task and classes; their training rows are left out.
+
+    Returns:
+        The stage with the examples of the other splits.
+    """
     held_out = {k: rows for k, rows in dataset.splits.items() if k != "train"}
     dataset = dataclasses.replace(dataset, splits=held_out)
+    backbone = prepared.network.backbone
     examples = preparation.encode(prepared.objective, dataset, backbone)
     pretext = prepared.pretext
     if pretext is not None:

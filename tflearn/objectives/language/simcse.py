@@ -92,7 +92,9 @@ def _bind(
         ),
         features=name,
         make_batch=_make_batch,
-        loss=functools.partial(contrastive.InfoNCE, temperature),
+        loss=functools.partial(
+            contrastive.PairLoss, "info_nce", temperature=temperature
+        ),
         metrics=_metrics,
         statistics=functools.partial(_statistics, temperature),
         summarize=_summarize,
