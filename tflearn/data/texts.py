@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 from tflearn.data.data import Data
 from tflearn.data.dataset import Split
@@ -64,7 +65,7 @@ def training_texts(
 
 def _of_column(split: Split, column: str) -> list[str]:
     values = split.table.column(column)
-    texts = [values[row] for row in split.rows.tolist()]
+    texts: list[Any] = [values[row] for row in split.rows.tolist()]
     wrong = [text for text in texts if not isinstance(text, str)]
     if wrong:
         raise DataError(

@@ -171,7 +171,7 @@ def _fields(template: str) -> tuple[str, ...]:
 def _changed(table: Table, columns: Mapping[str, Column]) -> Table:
     """Returns a table with some columns more, or others in their place."""
     return Table(
-        table.columns | columns,
+        {**table.columns, **columns},
         locate=table.locate,
         name=table.name,
         bad=table.bad,
