@@ -24,6 +24,7 @@
 # %% tags=["parameters"]
 import html
 import importlib.util
+import os
 import pathlib
 import shutil
 import subprocess
@@ -94,8 +95,10 @@ def installation(source: str, accelerator: str, folder: str) -> list[list[str]]:
 
 def show(*words: str) -> None:
     """Runs a program and prints its lines as they come."""
+    # A notebook draws with a library that the new environment does not have.
+    env = {**os.environ, "MPLBACKEND": "agg"}
     with subprocess.Popen(
-        words, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+        words, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
     ) as process:
         for line in process.stdout:
             print(line, end="", flush=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import pathlib
+import sys
 from collections.abc import Iterator
 from typing import Any
 
@@ -75,6 +76,22 @@ def test_jax_is_installed_for_the_accelerator_and_tensorflow_for_the_cpu(
 def test_a_missing_source_is_asked_for(functions: dict) -> None:
     with pytest.raises(SystemExit, match="Set SOURCE"):
         functions["installation"]("", "cpu", "environment")
+
+
+def test_the_run_does_not_draw_with_the_library_of_the_notebook(
+    functions: dict,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("MPLBACKEND", "module://matplotlib_inline.backend_inline")
+    code = "import os; print(os.environ['MPLBACKEND'])"
+    functions["show"](sys.executable, "-S", "-c", code)
+    assert capsys.readouterr().out == "agg\n"
+
+
+def test_a_program_that_fails_ends_the_notebook(functions: dict) -> None:
+    with pytest.raises(SystemExit, match="exit code 3"):
+        functions["show"](sys.executable, "-S", "-c", "raise SystemExit(3)")
 
 
 @pytest.fixture(scope="module")
