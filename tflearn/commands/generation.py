@@ -1,7 +1,8 @@
-"""`--mode=predict` on a run that learnt to continue texts."""
+"""`--mode=predict` on a run that learnt to continue texts, or to make new ones."""
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Iterator
 from typing import Any
@@ -14,10 +15,12 @@ from tflearn.support.errors import ConfigError
 from tflearn.training.finished import FinishedRun
 
 #: Tasks of runs whose model gives logits of the next token.
-TASKS = ("causal_lm",)
+TASKS = ("causal_lm", "seq2seq", "span_corruption")
 _FLAGS = ("max_new_tokens", "sampler", "temperature", "seed")
 _MAX_NEW_TOKENS = 100
 _SAMPLER = "top_k:40"
+#: What a text is to become is decided; how one goes on is open.
+_SAMPLERS = {"seq2seq": "greedy", "span_corruption": "greedy"}
 
 
 def check_flags(run: FinishedRun, arguments: Arguments) -> None:
@@ -39,27 +42,42 @@ def check_flags(run: FinishedRun, arguments: Arguments) -> None:
         )
 
 
+def takes_any_length(run: FinishedRun) -> bool:
+    """Tells whether a text that is longer than the model takes is no error."""
+    return not generation.is_encoder_decoder(run.model)
+
+
 def results(
     run: FinishedRun, split: Split, arguments: Arguments
 ) -> Iterator[dict[str, Any]]:
-    """Continues the texts of a split.
+    """Continues the texts of a split, or makes a text of each.
 
     Args:
         run: A run of one of `TASKS`.
-        split: The prompts.
+        split: The texts.
         arguments: How many tokens, which sampler, the seed.
 
     Yields:
-        A row a prompt: its number, the new text, how many tokens that is, and whether
+        A row a text: its number, the new text, how many tokens that is, and whether
         the model ended it.
     """
-    made = generation.generate(
-        run.model,
-        run.encoder,
-        list(split.inputs),
-        max_new_tokens=int(_number(arguments, "max_new_tokens", _MAX_NEW_TOKENS)),
+    model, encoder, labels = run.model, run.encoder, run.labels
+    most = generation.most_new_tokens(model, encoder)
+    usual = _MAX_NEW_TOKENS if most is None else min(_MAX_NEW_TOKENS, most)
+    # What the run was trained to read may be less than the model takes.
+    reads = dataclasses.replace(
+        encoder, max_length=labels["max_length"] or encoder.max_length
+    )
+    tokens = generation.tokenize(
+        model, reads, list(split.inputs), truncate=labels["truncate"]
+    )
+    made = generation.generate_from(
+        model,
+        encoder,
+        tokens,
+        max_new_tokens=int(_number(arguments, "max_new_tokens", usual)),
         sampler=generation.make_sampler(
-            arguments.sampler or _SAMPLER,
+            arguments.sampler or _SAMPLERS.get(run.task, _SAMPLER),
             temperature=_number(arguments, "temperature", 1.0),
         ),
         seed=int(_number(arguments, "seed", 0)),
@@ -73,6 +91,7 @@ def results(
         }
     if arguments.output not in (None, "-"):
         figures = diversity.diversity([one.ids.tolist() for one in made])
+        say(f"generated {made[0].how}")
         say("of tokens: " + ", ".join(f"{k} {v:.3f}" for k, v in figures.items()))
 
 

@@ -1,6 +1,6 @@
 """`--mode=predict`: what a run says of the rows of a file, in their order.
 
-Labels and probabilities, numbers, or, of a language model, how the texts go on.
+Labels and probabilities, numbers, or texts: how they go on, or what they become.
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ def main(arguments: Arguments) -> int:
     run = _open(pathlib.Path(arguments.run_dir or ""))
     generation.check_flags(run, arguments)
     if run.task in generation.TASKS:
-        answer = functools.partial(_continued, arguments=arguments)
+        answer = functools.partial(_generated, arguments=arguments)
     else:
         run.check_has_targets()
         answer = _answered
@@ -195,10 +195,14 @@ def _answered(run: FinishedRun, split: Split, data: Data) -> Iterator[dict[str, 
         yield from _results(run, split, run.outputs(split, data))
 
 
-def _continued(
+def _generated(
     run: FinishedRun, split: Split, data: Data, *, arguments: Arguments
 ) -> Iterator[dict[str, Any]]:
-    """Gives how texts go on; one of any length goes on from its last tokens."""
+    """Gives texts; one of any length goes on, but an encoder takes none too long."""
+    if not generation.takes_any_length(run):
+        long = run.too_long(split, data)
+        yield from (_error(split.ordinal(x), reason) for x, reason in long.items())
+        split = _without(split, long)
     if len(split):
         yield from generation.results(run, split, arguments)
 

@@ -1,94 +1,54 @@
-"""Texts from a causal language model, with KerasHub's samplers, on both backends.
+"""Texts from language models and encoder-decoders, with KerasHub's samplers.
 
-Every new token costs one forward pass over the text so far, or over as much of it as
-the model takes: there is no cache of keys and values. For n tokens in a buffer of L
-that is n passes over L positions, where a cache would need one pass over L and n over
-one. The whole loop is compiled once a call, for one shape of batch.
+Where KerasHub has a task for the architecture, keys and values are cached: the prompt
+is one forward pass and so is each new token, over one position. Elsewhere each new
+token costs a pass over the text so far, or over as much of it as the model takes. The
+whole loop is compiled once a call, for one shape of batch.
 """
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import keras
 import numpy as np
-from keras import ops
 
 from tflearn.backbones import TextEncoder, import_keras_hub
-from tflearn.support.errors import BackboneError, ConfigError, nearest
+from tflearn.backbones.text import Tokens
+from tflearn.evaluation import cached, decoding, sentinels
+from tflearn.evaluation.decoding import is_encoder_decoder
+from tflearn.evaluation.samplers import SAMPLERS, make_sampler, seeded
+from tflearn.support.errors import ConfigError
 
-#: Samplers by name, and the argument that a number behind the name stands for.
-SAMPLERS: dict[str, tuple[str | None, type]] = {
-    "greedy": (None, int),
-    "random": (None, int),
-    "top_k": ("k", int),
-    "top_p": ("p", float),
-    "beam": ("num_beams", int),
-    "contrastive": ("k", int),
-}
+__all__ = [
+    "SAMPLERS",
+    "Generated",
+    "generate",
+    "generate_from",
+    "is_encoder_decoder",
+    "make_sampler",
+    "most_new_tokens",
+    "tokenize",
+]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Generated:
-    """A continuation.
+    """A text that a model made.
 
     Args:
         text: The new text, without the prompt.
         ids: The new tokens, int32 `(length,)`, without a final end token.
         ended: Whether the model ended the text itself.
+        how: Whether keys and values were cached, and by what or why not.
     """
 
     text: str
     ids: np.ndarray
     ended: bool
-
-
-def make_sampler(described: str, *, temperature: float = 1.0) -> Any:
-    """Makes one of KerasHub's samplers from a short description.
-
-    Args:
-        described: `greedy`, `random`, `top_k:K`, `top_p:P`, `beam:BEAMS` or
-            `contrastive:K`; without a number KerasHub's own default is taken.
-        temperature: Logits are divided by it; below 1 the likely gets likelier.
-
-    Returns:
-        A `keras_hub.samplers.Sampler`.
-
-    Raises:
-        ConfigError: There is no such sampler, or its number is no good.
-
-    Example:
-
-    >>> make_sampler("top_k:40", temperature=0.8).k
-    40
-    """
-    name, _, number = described.partition(":")
-    if name not in SAMPLERS:
-        raise ConfigError(
-            "there is no such sampler",
-            received=described,
-            expected=", ".join(SAMPLERS),
-            nearest=nearest(name, SAMPLERS),
-        )
-    argument, kind = SAMPLERS[name]
-    config: dict[str, Any] = {"temperature": temperature}
-    try:
-        if number and argument:
-            config[argument] = kind(number)
-        good = not number or (argument and 0 < config[argument])
-        good = good and (argument != "p" or config.get("p", 1) <= 1)
-    except ValueError:
-        good = False
-    if not good or temperature <= 0:
-        raise ConfigError(
-            "the sampler cannot work with these numbers",
-            received=f"{described}, temperature {temperature:g}",
-            expected=f"{name}:{argument.upper()}" if argument else name,
-        )
-    class_name = "".join(part.capitalize() for part in name.split("_")) + "Sampler"
-    return getattr(import_keras_hub().samplers, class_name)(**config)
+    how: str
 
 
 def generate(
@@ -101,144 +61,162 @@ def generate(
     seed: int = 0,
     batch_size: int = 16,
 ) -> list[Generated]:
-    """Continues texts.
+    """Continues texts, or with an encoder-decoder makes a text of each.
 
-    A text that outgrows what the model takes is continued from its last tokens. It
-    ends at `max_new_tokens`, or at the end token if the tokenizer declares one.
+    A text ends at `max_new_tokens`, or at the end token if the tokenizer declares one.
+    With a causal model, one that outgrows what the model takes is continued from its
+    last tokens.
 
     Args:
-        model: A functional model of the encoder's inputs; its output are logits of the
-            next token at each position, `(batch, length, vocabulary)`.
+        model: A functional model of the encoder's inputs, with an encoder-decoder also
+            of `decoder_token_ids` and `decoder_padding_mask`; its output are logits of
+            the next token at each position, `(batch, length, vocabulary)`.
         encoder: Turns the prompts into tokens.
-        prompts: Beginnings of texts. An empty one needs a start token.
+        prompts: Beginnings of texts; an empty one needs a start token. Or what the
+            encoder of an encoder-decoder reads.
         max_new_tokens: Most tokens to add.
         sampler: What `make_sampler` takes, or a `keras_hub.samplers.Sampler`.
         seed: Decides what random samplers draw, together with the batches.
         batch_size: Texts at a time.
 
     Returns:
-        One continuation a prompt, in their order.
+        One text a prompt, in their order.
 
     Raises:
         BackboneError: The model takes other inputs than the encoder makes.
-        ConfigError: A prompt is empty, or a number is out of range.
+        ConfigError: A prompt is empty or too long, or a number is out of range.
     """
+    return generate_from(
+        model,
+        encoder,
+        tokenize(model, encoder, prompts),
+        max_new_tokens=max_new_tokens,
+        sampler=sampler,
+        seed=seed,
+        batch_size=batch_size,
+    )
+
+
+def tokenize(
+    model: keras.Model,
+    encoder: TextEncoder,
+    prompts: Sequence[str],
+    *,
+    truncate: bool = False,
+) -> list[np.ndarray]:
+    """Turns prompts into what `generate_from` takes.
+
+    Args:
+        model: What texts are generated with.
+        encoder: Its encoder.
+        prompts: Texts; `<extra_id_0>`, ... in those for an encoder-decoder stand for
+            the sentinels of `objectives.span_corruption`.
+        truncate: Whether an encoder-decoder reads as much of a text as it takes;
+            otherwise a longer one is an error.
+
+    Returns:
+        int32 ids, `(length,)` each.
+
+    Raises:
+        ConfigError: A prompt is empty, or too long for an encoder.
+    """
+    if not is_encoder_decoder(model):
+        return _beginnings(encoder, prompts)
+    tokens = sentinels.tokenize(encoder, prompts, size=int(model.output.shape[-1]))
+    limit = encoder.max_length
+    for row, ids in enumerate(tokens):
+        if len(ids) > limit and not truncate:
+            raise ConfigError(
+                "a text is longer than the encoder takes",
+                received=f"text {row}: {len(ids):,} tokens",
+                expected=f"at most {limit:,} tokens, special ones included",
+                fix="divide the text, or give truncate=True to cut it",
+            )
+    return [encoder.packing.cut(x, np.zeros_like(x), limit)[0] for x in tokens]
+
+
+def most_new_tokens(model: keras.Model, encoder: TextEncoder) -> int | None:
+    """Returns how many tokens a model can add; None for any number."""
+    if not is_encoder_decoder(model):
+        return None
+    return encoder.max_length - len(_decoder_prompt(model, encoder))
+
+
+def generate_from(
+    model: keras.Model,
+    encoder: TextEncoder,
+    tokens: Sequence[np.ndarray],
+    *,
+    max_new_tokens: int,
+    sampler: Any = "greedy",
+    seed: int = 0,
+    batch_size: int = 16,
+) -> list[Generated]:
+    """Does what `generate` does, from the tokens of the prompts.
+
+    Args:
+        model: As for `generate`, as are the arguments that follow.
+        encoder: Its encoder.
+        tokens: What `tokenize` returned.
+        max_new_tokens: Most tokens to add.
+        sampler: How tokens are chosen.
+        seed: Decides what is drawn.
+        batch_size: Texts at a time.
+
+    Returns:
+        One text a prompt, in their order.
+    """
+    most = most_new_tokens(model, encoder)
+    _check_numbers(max_new_tokens, batch_size, most)
+    if not tokens:
+        return []
+    sampler = make_sampler(sampler) if isinstance(sampler, str) else sampler
+    sampler = seeded(sampler, seed)
+    beginnings = list(tokens)
+    if most is not None:
+        beginnings = [np.array(_decoder_prompt(model, encoder))] * len(tokens)
+    length = max(map(len, beginnings)) + max_new_tokens
+    loop, how = _loop(model, encoder, sampler, length)
+    # KerasHub's beams count the likelihood of tokens that the prompt then replaces.
+    beams = isinstance(sampler, import_keras_hub().samplers.BeamSampler)
+    found: dict[int, Generated] = {}
+    for rows in _batches(tokens, batch_size, equal_lengths=beams and most is None):
+        # Repeated rows keep the shape of the batch, for which the loop is compiled.
+        padded = (rows * batch_size)[: min(batch_size, len(tokens))]
+        read = {} if most is None else _collated(encoder, tokens, padded)
+        buffers = loop.run([beginnings[row] for row in padded], read)
+        for row, buffer in zip(rows, buffers, strict=False):
+            start = len(beginnings[row])
+            new = buffer[start : start + max_new_tokens]
+            found[row] = _cut(new, loop, encoder, how)
+    return [found[row] for row in range(len(tokens))]
+
+
+def _loop(
+    model: keras.Model, encoder: TextEncoder, sampler: Any, length: int
+) -> tuple[decoding.Loop, str]:
+    task, how = cached.task_of(model, encoder, length=length)
+    if task is None:
+        return decoding.PlainLoop(model, encoder, sampler, length=length), how
+    return cached.CachedLoop(task, model, encoder, sampler, length=length), how
+
+
+def _check_numbers(max_new_tokens: int, batch_size: int, most: int | None) -> None:
     if max_new_tokens < 1 or batch_size < 1:
         raise ConfigError(
             "nothing can be generated in these numbers",
             received=f"max_new_tokens={max_new_tokens}, batch_size={batch_size}",
             expected="at least 1",
         )
-    if not prompts:
-        return []
-    tokens = _tokens(encoder, prompts)
-    length = max(map(len, tokens)) + max_new_tokens
-    loop = _Loop(
-        model=model,
-        encoder=encoder,
-        sampler=_seeded(
-            make_sampler(sampler) if isinstance(sampler, str) else sampler, seed
-        ),
-        length=length,
-    )
-    found: dict[int, Generated] = {}
-    for rows in _batches(tokens, batch_size, equal_lengths=loop.equal_lengths):
-        # Repeated rows keep the shape of the batch, for which the loop is compiled.
-        padded = (rows * batch_size)[: min(batch_size, len(tokens))]
-        buffers = loop.run([tokens[row] for row in padded])
-        for row, buffer in zip(rows, buffers, strict=False):
-            start = len(tokens[row])
-            new = buffer[start : start + max_new_tokens]
-            found[row] = _cut(new, loop.stop, encoder)
-    return [found[row] for row in range(len(tokens))]
-
-
-class _Loop(keras.Model):
-    """Runs a sampler's loop inside `predict`, which both backends compile."""
-
-    def __init__(
-        self, *, model: keras.Model, encoder: TextEncoder, sampler: Any, length: int
-    ) -> None:
-        super().__init__(name="generation")
-        hub = import_keras_hub()
-        self.network = model
-        self.sampler = sampler
-        # Keras keeps the state of a generator that a layer holds; a sampler is none.
-        self.seeds = getattr(sampler, "seed_generator", None)
-        self.names = _input_names(model, encoder)
-        self.stop = _end_token(encoder)
-        self.length = length
-        self.context = min(length, encoder.max_length)
-        # KerasHub's beams count the likelihood of tokens that the prompt then replaces.
-        self.equal_lengths = isinstance(sampler, hub.samplers.BeamSampler)
-        self.contrastive = isinstance(sampler, hub.samplers.ContrastiveSampler)
-        if self.contrastive and length > self.context:
-            raise ConfigError(
-                "contrastive search compares a token with the whole text",
-                received=f"prompt and new tokens: {length}",
-                expected=f"at most {self.context} tokens, which the model takes",
-            )
-        # What stands behind the text must not look as if it had ended.
-        pad = encoder.packing.pad
-        self.fill = pad if pad != self.stop else pad + 1
-        self.built = True
-
-    def run(self, tokens: Sequence[np.ndarray]) -> np.ndarray:
-        """Returns `(batch, length)`: the prompts with what follows them."""
-        buffer = np.full((len(tokens), self.length), self.fill, "int32")
-        for row, ids in zip(buffer, tokens, strict=True):
-            row[: len(ids)] = ids
-        lengths = np.array([len(ids) for ids in tokens], "int32")
-        return np.asarray(self.predict_on_batch({"buffer": buffer, "lengths": lengths}))
-
-    def call(self, inputs: Mapping[str, Any]) -> Any:
-        """Fills a buffer `(batch, length)` from the shortest prompt on."""
-        buffer, lengths = inputs["buffer"], inputs["lengths"]
-        more: dict[str, Any] = {}
-        if self.contrastive:
-            positions = ops.arange(self.length)[None, :]
-            known = self._inputs(buffer, positions < lengths[:, None])
-            more["hidden_states"] = self._hidden(known)
-        return self.sampler(
-            self._next,
-            buffer,
-            index=ops.min(lengths),
-            mask=ops.arange(self.length)[None, :] < lengths[:, None],
-            stop_token_ids=None if self.stop is None else [self.stop],
-            model=self.network,
-            **more,
+    if most is not None and max_new_tokens > most:
+        raise ConfigError(
+            "the decoder does not make texts of this length",
+            received=f"max_new_tokens={max_new_tokens}",
+            expected=f"at most {most}",
         )
 
-    def _next(self, buffer: Any, cache: Any, index: Any) -> tuple[Any, Any, Any]:
-        """Returns logits and hidden states of the token at `index - 1`."""
-        start = ops.maximum(index - self.context, 0)
-        positions = start + ops.arange(self.context, dtype="int32")
-        window = ops.take(buffer, positions, axis=1)
-        real = ops.broadcast_to((positions < index)[None, :], ops.shape(window))
-        inputs = self._inputs(window, real)
-        last = index - 1 - start
-        hidden = None
-        if self.contrastive:
-            hidden = ops.take(self._hidden(inputs), last, axis=1)
-        return ops.take(self.network(inputs), last, axis=1), hidden, cache
 
-    def _inputs(self, token_ids: Any, real: Any) -> Any:
-        made = {
-            "token_ids": token_ids,
-            "padding_mask": ops.cast(real, "int32"),
-            "segment_ids": ops.zeros_like(token_ids),
-        }
-        named = {name: made[role] for role, name in self.names.items()}
-        return named if isinstance(self.network.input, dict) else made["token_ids"]
-
-    def _hidden(self, inputs: Any) -> Any:
-        outputs = self.network.get_layer("backbone")(inputs)
-        if isinstance(outputs, dict):
-            outputs = outputs["sequence_output"]
-        return ops.cast(outputs, "float32")
-
-
-def _tokens(encoder: TextEncoder, prompts: Sequence[str]) -> list[np.ndarray]:
+def _beginnings(encoder: TextEncoder, prompts: Sequence[str]) -> list[np.ndarray]:
     """Tokenizes beginnings: a text that is to go on has no end token."""
     packing = dataclasses.replace(encoder.packing, end=())
     tokens = dataclasses.replace(encoder, packing=packing).tokenize(list(prompts)).ids
@@ -253,32 +231,17 @@ def _tokens(encoder: TextEncoder, prompts: Sequence[str]) -> list[np.ndarray]:
     return tokens
 
 
-def _input_names(model: keras.Model, encoder: TextEncoder) -> dict[str, str]:
-    if not isinstance(model.input, dict):
-        return {"token_ids": "token_ids"}
-    known = {name: role for role, name in encoder.input_names.items()}
-    strange = [name for name in model.input if name not in known]
-    if strange:
-        raise BackboneError(
-            "the model takes inputs that cannot be made from a prompt",
-            received=", ".join(strange),
-            expected=", ".join(known),
-        )
-    return {known[name]: name for name in model.input}
+def _decoder_prompt(model: Any, encoder: TextEncoder) -> tuple[int, ...]:
+    # A model that does not say what its decoder begins with is taken for a T5.
+    return getattr(model, "decoder_prompt", (encoder.packing.pad,))
 
 
-def _end_token(encoder: TextEncoder) -> int | None:
-    if encoder.packing.end:
-        return encoder.packing.end[0]
-    return getattr(encoder.tokenizer, "end_token_id", None)
-
-
-def _seeded(sampler: Any, seed: int) -> Any:
-    """Copies a sampler; the copy draws the same numbers whenever it is made."""
-    config = sampler.get_config()
-    if "seed" in config:
-        config |= {"seed": seed}
-    return type(sampler).from_config(config)
+def _collated(
+    encoder: TextEncoder, tokens: Sequence[np.ndarray], rows: Sequence[int]
+) -> dict[str, np.ndarray]:
+    chosen = Tokens(ids=[tokens[row] for row in rows])
+    # One length for all batches: every other one would be another compilation.
+    return encoder.collate(chosen, max(map(len, tokens)))
 
 
 def _batches(
@@ -296,8 +259,12 @@ def _batches(
     yield batch
 
 
-def _cut(ids: np.ndarray, stop: int | None, encoder: TextEncoder) -> Generated:
-    ends = np.flatnonzero(ids == stop) if stop is not None else []
+def _cut(
+    ids: np.ndarray, loop: decoding.Loop, encoder: TextEncoder, how: str
+) -> Generated:
+    ends = np.flatnonzero(ids == loop.stop) if loop.stop is not None else []
     if len(ends):
         ids = ids[: ends[0]]
-    return Generated(text=encoder.decode(ids), ids=ids, ended=bool(len(ends)))
+    size = int(loop.network.output.shape[-1])
+    text = sentinels.decode(encoder, ids, size=size)
+    return Generated(text=text, ids=ids, ended=bool(len(ends)), how=how)
