@@ -1,4 +1,7 @@
-"""The notebooks for Colab and Kaggle: paired, alike, and run from a clean kernel."""
+"""The notebooks for Colab and Kaggle: paired, alike, and run from a clean kernel.
+
+The run is marked slow: `pytest -m slow tests/test_notebooks.py`.
+"""
 
 from __future__ import annotations
 
@@ -106,13 +109,14 @@ def executed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Any, An
     assert head.metadata.tags == ["parameters"]
     head.source += f"\nBINDINGS = {SHORT!r}\n"
     client = nbclient.NotebookClient(
-        notebook, timeout=600, resources={"metadata": {"path": str(folder)}}
+        notebook, timeout=1800, resources={"metadata": {"path": str(folder)}}
     )
     # The kernel is not in this folder, and finds this checkout all the same.
     client.execute(env={**os.environ, "PYTHONPATH": str(EXAMPLES.parent)})
     yield notebook, folder / "runs" / "digits"
 
 
+@pytest.mark.slow
 def test_the_notebook_runs_from_a_clean_kernel(executed: tuple[Any, Any]) -> None:
     notebook, run = executed
     report = json.loads((run / "report.json").read_text(encoding="utf-8"))
@@ -126,6 +130,7 @@ def test_the_notebook_runs_from_a_clean_kernel(executed: tuple[Any, Any]) -> Non
     assert "pretrain" in printed
 
 
+@pytest.mark.slow
 def test_the_notebook_shows_the_report(executed: tuple[Any, Any]) -> None:
     notebook, run = executed
     shown = notebook.cells[-1].outputs[0].data["text/html"]
