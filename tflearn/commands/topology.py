@@ -116,7 +116,9 @@ def compile_experiment(
         )
     here = dataclasses.replace(
         declared,
-        distribution=Distribution(kind="single"),
+        distribution=Distribution(
+            kind="single", rematerialize=declared.distribution.rematerialize
+        ),
         precision="mixed_bfloat16"
         if declared.precision == "auto"
         else declared.precision,
