@@ -168,10 +168,10 @@ def resolve(distribution: Distribution) -> Devices:
         ConfigError: There are fewer devices than declared, the mesh does not fit, or
             the backend cannot do what is declared.
     """
-    from tflearn.distribution import layouts, tf_strategy
+    from tflearn.distribution import layouts, processes
 
-    # TensorFlow joins other processes before it looks for devices, or never.
-    tf_strategy.start(distribution)
+    # Other processes are joined before anything looks for devices, or never.
+    processes.start(distribution)
     found = keras.distribution.list_devices()
     wanted = distribution.devices or (1 if distribution.kind == "single" else None)
     if wanted is not None and wanted > len(found):
