@@ -262,7 +262,8 @@ def main(output: str, *cases: str) -> None:
             results[case] = resume(*names)
         else:
             results[case] = train(declare(kind, *names))
-    pathlib.Path(output).write_text(json.dumps(results))
+        # What is done is kept, whatever becomes of the next case.
+        pathlib.Path(output).write_text(json.dumps(results))
 
 
 if __name__ == "__main__":

@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 
 from tflearn.distribution import Distribution, layouts, resolve
 from tflearn.support.errors import ConfigError
+from tflearn.training.rematerialization import rematerialize
 
 ROOT = pathlib.Path(__file__).parents[1]
 on_jax = pytest.mark.skipif(
@@ -85,6 +86,14 @@ def test_one_device_stays_one_device() -> None:
 def test_more_devices_than_there_are_is_refused() -> None:
     with pytest.raises(ConfigError, match="fewer devices than declared"):
         resolve(Distribution(kind="data", devices=1000))
+
+
+@on_jax
+def test_several_processes_are_refused_where_they_would_repeat_examples() -> None:
+    with pytest.raises(ConfigError, match="several processes need three values"):
+        resolve(Distribution(coordinator="localhost:5000"))
+    with pytest.raises(ConfigError, match="not possible on JAX yet"):
+        resolve(Distribution(coordinator="localhost:5000", processes=2, process_id=0))
 
 
 @pytest.mark.parametrize(
@@ -263,3 +272,63 @@ def test_a_device_holds_an_eighth_of_weights_and_optimizer(table) -> None:
 def test_a_checkpoint_goes_on_under_another_layout(table, way) -> None:
     one = table["text/single"]["losses"][:8]
     np.testing.assert_allclose(table[f"resume/text/{way}"]["losses"], one, rtol=2e-4)
+
+
+@keras.saving.register_keras_serializable("tests")
+class Block(keras.layers.Layer):
+    """Draws random numbers, updates statistics, and takes a mask."""
+
+    def __init__(self, **kwargs) -> None:
+        super().__init__(**kwargs)
+        self.dense = keras.layers.Dense(8, activation="tanh", name="dense")
+        self.norm = keras.layers.BatchNormalization(name="norm")
+        self.dropout = keras.layers.Dropout(0.5, seed=1, name="dropout")
+
+    def call(self, inputs, training=False):
+        x = self.norm(self.dense(inputs), training=training)
+        return inputs + self.dropout(x, training=training)
+
+
+def losses_of_steps(pattern: str | None) -> tuple[list[float], list[np.ndarray], str]:
+    keras.utils.set_random_seed(0)
+    x = inputs = keras.Input((8,))
+    for number in range(2):
+        x = Block(name=f"part_{number}")(x)
+    model = keras.Model(inputs, keras.layers.Dense(1, name="out")(x))
+    if pattern:
+        assert rematerialize(model, pattern) == ("part_0", "part_1")
+    model.compile("sgd", "mse")
+    rng = np.random.default_rng(0)
+    batch = rng.normal(size=(4, 8)), rng.normal(size=(4, 1))
+    found = [float(model.train_on_batch(*batch)) for _ in range(3)]
+    import jax
+
+    state = [
+        [v.value for v in x]
+        for x in (
+            model.trainable_variables,
+            model.non_trainable_variables,
+            model.optimizer.variables,
+            model.metrics_variables,
+        )
+    ]
+    program = str(jax.make_jaxpr(model.train_step)(tuple(state), batch))
+    return found, model.get_weights(), program
+
+
+@on_jax
+def test_what_is_computed_again_gives_the_same_numbers() -> None:
+    kept, weights, plain = losses_of_steps(None)
+    again, same, program = losses_of_steps("part_*")
+    # The same operations compiled in another way differ in the last bits.
+    np.testing.assert_allclose(kept, again, rtol=1e-5)
+    for one, other in zip(weights, same, strict=True):
+        np.testing.assert_allclose(one, other, atol=1e-6)
+    assert "checkpoint" not in plain and "remat" not in plain
+    assert "checkpoint" in program or "remat" in program
+
+
+def test_a_pattern_of_layers_that_matches_nothing_is_an_error() -> None:
+    model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(1, name="dense")])
+    with pytest.raises(ConfigError, match="matches no layer|fails in TensorFlow"):
+        rematerialize(model, "desne")
