@@ -96,8 +96,11 @@ def installation(source: str, accelerator: str, folder: str) -> list[list[str]]:
 
 def show(*words: str) -> None:
     """Runs a program and prints its lines as they come."""
-    # A notebook draws with a library that the new environment does not have.
-    env = {**os.environ, "MPLBACKEND": "agg"}
+    # A notebook draws with a library that the new environment does not have, and makes
+    # programs believe that they print to a terminal, where progress bars move.
+    env = {**os.environ, "MPLBACKEND": "agg", "TERM": "dumb"}
+    for name in ("FORCE_COLOR", "CLICOLOR_FORCE"):
+        env.pop(name, None)
     with subprocess.Popen(
         words, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
     ) as process:
@@ -135,4 +138,4 @@ show(python, "-m", "tflearn.run", *flags)
 # %%
 report = pathlib.Path(RUN, "report.html").read_text(encoding="utf-8")
 frame = f'<iframe srcdoc="{html.escape(report)}" width="100%" height="800"></iframe>'
-HTML(frame)
+HTML(f"<div>{frame}</div>")

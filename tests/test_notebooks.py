@@ -81,15 +81,17 @@ def test_a_missing_source_is_asked_for(functions: dict) -> None:
         functions["installation"]("", "cpu", "environment")
 
 
-def test_the_run_does_not_draw_with_the_library_of_the_notebook(
+def test_programs_take_the_notebook_neither_for_a_canvas_nor_for_a_terminal(
     functions: dict,
     capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setenv("MPLBACKEND", "module://matplotlib_inline.backend_inline")
-    code = "import os; print(os.environ['MPLBACKEND'])"
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    names = ("MPLBACKEND", "FORCE_COLOR", "TERM")
+    code = f"import os; print([os.environ.get(name) for name in {names}])"
     functions["show"](sys.executable, "-S", "-c", code)
-    assert capsys.readouterr().out == "agg\n"
+    assert capsys.readouterr().out == "['agg', None, 'dumb']\n"
 
 
 def test_a_program_that_fails_ends_the_notebook(functions: dict) -> None:
@@ -128,13 +130,14 @@ def test_the_notebook_runs_from_a_clean_kernel(executed: tuple[Any, Any]) -> Non
     )
     assert "tflearn is installed here already" in printed
     assert "pretrain" in printed
+    assert "\x1b" not in printed, "what moves in a terminal floods a notebook"
 
 
 @pytest.mark.slow
 def test_the_notebook_shows_the_report(executed: tuple[Any, Any]) -> None:
     notebook, run = executed
     shown = notebook.cells[-1].outputs[0].data["text/html"]
-    assert shown.startswith("<iframe srcdoc=")
+    assert shown.startswith("<div><iframe srcdoc=")
     # Escaped, so that a quote in the report does not end the frame.
     start = (run / "report.html").read_text(encoding="utf-8")[:15]
     assert start.replace("<", "&lt;").replace(">", "&gt;") in shown
