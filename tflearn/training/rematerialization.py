@@ -122,6 +122,6 @@ class _Rematerialized:
 
 def _is_traced(leaf: Any) -> bool:
     # In a compiled function; shapes that are only inferred need no gradient.
-    import jax
+    import jax.core
 
     return isinstance(leaf, jax.core.Tracer)
