@@ -6,6 +6,7 @@ how it was called, and answers as the test has scripted.
 
 from __future__ import annotations
 
+import doctest
 import importlib
 import json
 import os
@@ -669,6 +670,10 @@ def test_the_readme_names_every_subcommand() -> None:
         assert found
         for command in found:
             assert f"`{command.replace('_', '-')}`" in text, f"{name}.py {command}"
+
+
+def test_the_examples_in_the_docstrings_hold(launcher: Launcher) -> None:
+    assert doctest.testmod(launcher("workers")) == (0, 2)
 
 
 def test_quoting_survives_the_way_to_a_worker(launcher: Launcher) -> None:
