@@ -442,6 +442,19 @@ def test_check_prints_what_would_run_and_writes_nothing(
     assert not list(tmp_path.iterdir())
 
 
+def test_a_prompt_that_leaves_no_room_for_the_text_is_found_before_training(
+    trained, capsys
+) -> None:
+    flags = [
+        "--mode=check",
+        f"--gin_file={trained('text')}/tiny.gin",
+        "--gin_bindings=experiment.Stage.regime = @regimes.prompt()",
+    ]
+    assert line.main([*flags, "--gin_bindings=regimes.prompt.length = 4"]) == 0
+    assert line.main([*flags, "--gin_bindings=regimes.prompt.length = 5"]) == 2
+    assert "12 tokens and a prompt of 5" in capsys.readouterr().err
+
+
 def test_compare_runs_every_arm_and_retrains_nothing(
     trained, tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

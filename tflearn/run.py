@@ -53,7 +53,9 @@ MODES: Mapping[str, Mode] = MappingProxyType(
         "train": Mode((), ("--gin_file", "--run_dir", *_DECLARED, "--output_dir")),
         "check": Mode(("--gin_file",), (*_DECLARED, "--topology")),
         "compare": Mode(("--gin_file",), (*_DECLARED, "--output_dir")),
-        "evaluate": Mode(("--run_dir",), ("--split", "--input", "--output")),
+        "evaluate": Mode(
+            ("--run_dir",), (*_DECLARED, "--split", "--input", "--output")
+        ),
         "predict": Mode(
             ("--run_dir", "--input"), ("--output", "--format", *_GENERATED)
         ),

@@ -9,40 +9,133 @@ import pathlib
 from collections.abc import Callable
 from typing import Any
 
-from tflearn import config
+import keras
+
+from tflearn import backbones, experiment, regimes
 from tflearn.commands.arguments import Arguments
-from tflearn.data import Data
-from tflearn.evaluation import evaluate
+from tflearn.commands.written import open_declaration
+from tflearn.data import Data, Dataset, Split
+from tflearn.data.spec import TARGET_KINDS
+from tflearn.evaluation import Evaluation, evaluate
 from tflearn.experiment import Experiment
 from tflearn.reports.tables import metrics_table
 from tflearn.support import files
 from tflearn.support.console import console, say
-from tflearn.support.errors import ConfigError, DataError, RunError, nearest
-from tflearn.training import finished, run_directory
+from tflearn.support.errors import ConfigError, DataError, nearest
+from tflearn.training import assessment, finished, forgetting
 
 
 def main(arguments: Arguments) -> int:
     """Evaluates a finished run and writes the metrics as JSON.
 
     Args:
-        arguments: The flags; without `output`, the file is `evaluations/<name>.json`
-            in the run directory.
+        arguments: The flags. Bindings change the run's declaration, such as its data.
+            Without `output`, the file is `evaluations/<name>.json` in the run
+            directory.
 
     Returns:
         The exit code.
     """
-    declared = _declared(pathlib.Path(arguments.run_dir or ""))
+    run_dir = arguments.run_dir or ""
+    declared = open_declaration(
+        run_dir,
+        bindings=arguments.gin_bindings,
+        search_paths=arguments.gin_search_paths,
+    ).experiment()
     # Only after the declaration, which imports the modules of the user's own layers.
-    run = finished.open_run(arguments.run_dir or "")
-    run.check_has_targets()
-    stage = declared.stages[-1]
-    data = dataclasses.replace(
-        stage.data(), classes=tuple(run.labels["classes"]) or None
+    labels = finished.read_labels(run_dir)
+    measure = _with_labels if labels["task"] in TARGET_KINDS else _without_labels
+    name, dataset, found = measure(declared, labels, arguments)
+    evaluation = found.to_json()
+    label = pathlib.Path(arguments.input).name if arguments.input else name
+    console.print(metrics_table({label: evaluation}))
+    target = pathlib.Path(
+        arguments.output or pathlib.Path(run_dir, "evaluations", f"{label}.json")
     )
+    files.write_json(target, {"notes": list(dataset.notes), **evaluation})
+    say(f"written: {target}")
+    return 0
+
+
+_Measured = tuple[str, Dataset, Evaluation]
+
+
+def _with_labels(
+    declared: Experiment, labels: dict[str, Any], arguments: Arguments
+) -> _Measured:
+    """Measures what the run's model says against targets."""
+    run = finished.open_run(arguments.run_dir or "")
+    stage = declared.stages[-1]
+    data = dataclasses.replace(stage.data(), classes=tuple(labels["classes"]) or None)
     if arguments.input:
         data = _on_file(data, arguments.input)
     dataset = data.load(target_kind=run.task, require_train=False)
-    name = arguments.split or ("test" if "test" in dataset.splits else "validation")
+    split = _split(dataset, arguments.split)
+    if split.targets is None:
+        raise DataError(f"the split '{split.name}' has nothing to evaluate")
+    return (
+        split.name,
+        dataset,
+        evaluate(
+            run.task,
+            split.targets,
+            run.outputs(split, data, batch_size=stage.eval_batch_size),
+            classes=dataset.classes,
+            slices=split.slices,
+            bootstrap=stage.bootstrap,
+            temperature=labels["temperature"],
+        ),
+    )
+
+
+def _without_labels(
+    declared: Experiment, labels: dict[str, Any], arguments: Arguments
+) -> _Measured:
+    """Measures the run's last stage, built again with its weights, as it was then.
+
+    The backbone comes from the run, and its tokenizer with it: one made from other
+    data would give tokens of another meaning.
+    """
+    run_dir = arguments.run_dir or ""
+    # What only training needs is left out, and may need what is no longer there.
+    stage = dataclasses.replace(
+        declared.stages[-1],
+        regime=regimes.full(),
+        optimizer=keras.optimizers.SGD,
+        phases=(),
+        anchor=None,
+        average=None,
+        rehearsal=None,
+        probe=None,
+    )
+    built = experiment.build(
+        dataclasses.replace(
+            declared,
+            backbone=functools.partial(backbones.from_run, run_dir),
+            stages=(stage,),
+            start_from=run_dir,
+            sources=(),
+            declaration=None,
+        )
+    )
+    (prepared,) = built.stages
+    with built.devices.scope():
+        if arguments.input:
+            data = _on_file(prepared.data, arguments.input)
+            kind = prepared.objective.target_kind
+            dataset = data.load(target_kind=kind, require_train=False)
+            prepared = forgetting.on_data(prepared, dataset)
+        name = _split(prepared.dataset, arguments.split).name
+        values = assessment.measure(prepared, name)
+        evaluation = assessment.assess(
+            prepared, name, bootstrap=stage.bootstrap, values=values
+        )
+    return name, prepared.dataset, evaluation
+
+
+def _split(dataset: Dataset, name: str | None) -> Split:
+    """Returns the split that is asked for; the test split, else validation."""
+    name = name or ("test" if "test" in dataset.splits else "validation")
     if name not in dataset.splits:
         raise ConfigError(
             "the data have no such split",
@@ -50,42 +143,9 @@ def main(arguments: Arguments) -> int:
             expected=", ".join(dataset.splits),
             nearest=nearest(name, dataset.splits),
         )
-    split = dataset.splits[name]
-    if split.targets is None or not len(split):
+    if not len(dataset.splits[name]):
         raise DataError(f"the split '{name}' has nothing to evaluate")
-    evaluation = evaluate(
-        run.task,
-        split.targets,
-        run.outputs(split, data, batch_size=stage.eval_batch_size),
-        classes=dataset.classes,
-        slices=split.slices,
-        bootstrap=stage.bootstrap,
-        temperature=run.labels["temperature"],
-    ).to_json()
-    label = pathlib.Path(arguments.input).name if arguments.input else name
-    console.print(metrics_table({label: evaluation}))
-    target = pathlib.Path(
-        arguments.output or run.folder / "evaluations" / f"{label}.json"
-    )
-    files.write_json(target, {"notes": list(dataset.notes), **evaluation})
-    say(f"written: {target}")
-    return 0
-
-
-def _declared(folder: pathlib.Path) -> Experiment:
-    written = folder / run_directory.CONFIG
-    if not written.is_file():
-        raise RunError(
-            "the directory holds no run", received=str(folder), expected=str(written)
-        )
-    declaration = config.load([str(written)])
-    if not declaration.bindings:
-        raise RunError(
-            "the run was declared in Python, so its data are not known here",
-            received=str(folder),
-            fix="use training.finished.open_run and evaluation.evaluate in Python",
-        )
-    return declaration.experiment()
+    return dataset.splits[name]
 
 
 def _on_file(data: Data, path: str) -> Data:

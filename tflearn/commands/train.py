@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import pathlib
 from typing import Any
 
 from tflearn import config, experiment
 from tflearn.commands.arguments import Arguments
+from tflearn.commands.written import open_declaration
 from tflearn.data import Data
 from tflearn.reports.tables import metrics_table, sources_table
 from tflearn.support.console import console, say
-from tflearn.support.errors import ConfigError, RunError
-from tflearn.training import run_directory
+from tflearn.support.errors import ConfigError
 from tflearn.training.forgetting import Source
 
 _START = "experiment.Experiment.start_from = {!r}"
@@ -48,21 +47,18 @@ def main(arguments: Arguments) -> int:
 
 def _update(arguments: Arguments, run_dir: str) -> experiment.Experiment:
     """Declares the update of a run; its old data are watched under the run's name."""
-    written = pathlib.Path(run_dir, run_directory.CONFIG)
-    if not written.is_file():
-        raise RunError(
-            "the directory holds no run", received=run_dir, expected=str(written)
-        )
+    # Before the new declaration is loaded: gin knows one at a time.
+    earlier = open_declaration(run_dir).experiment()
     if not arguments.output_dir:
         raise ConfigError(
             "an update needs a run directory of its own",
             fix="--output_dir=runs/NAME; the finished run is left as it is",
         )
-    # Before the new declaration is loaded: gin knows one at a time.
-    old = _with_rows(config.load([str(written)]).experiment().stages[-1].data())
-    declared = config.load(
-        [str(written), *arguments.gin_files],
-        [*arguments.gin_bindings, _START.format(run_dir)],
+    old = _with_rows(earlier.stages[-1].data())
+    declared = open_declaration(
+        run_dir,
+        files=arguments.gin_files,
+        bindings=[*arguments.gin_bindings, _START.format(run_dir)],
         search_paths=arguments.gin_search_paths,
     ).experiment()
     before = Source(name=f"data of {run_dir}", data=lambda: old)
