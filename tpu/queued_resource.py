@@ -13,11 +13,8 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import dataclasses
-import json
 import os
 import pathlib
-import re
 import sys
 import tempfile
 from collections.abc import Iterator, Sequence
@@ -38,54 +35,7 @@ from shell import (
     secrets,
     subcommand,
 )
-
-# Images by the first letters of an accelerator type.
-RUNTIMES = {
-    "v2-": "tpu-ubuntu2204-base",
-    "v3-": "tpu-ubuntu2204-base",
-    "v4-": "tpu-ubuntu2204-base",
-    "v5litepod-": "v2-alpha-tpuv5-lite",
-    "v5p-": "v2-alpha-tpuv5",
-    "v6e-": "v2-alpha-tpuv6e",
-}
-# States of a queued resource or of its node from which no work comes any more.
-GONE = ("FAILED", "SUSPENDED", "PREEMPTED", "TERMINATED", "STOPPED")
-# How often in a row a cloud or a worker may fail to answer.
-SILENCES = 5
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Slice:
-    """A queued resource with one node of the same name.
-
-    Args:
-        name: Its name.
-        zone: Where it is.
-        project: The project; that of gcloud's configuration when empty.
-        shell: What runs commands.
-    """
-
-    name: str
-    zone: str
-    project: str
-    shell: Shell
-
-    def gcloud(self, group: str, verb: str, *words: str) -> list[str]:
-        """Returns the words of a gcloud command."""
-        project = [f"--project={self.project}"] if self.project else []
-        command = ["gcloud", "compute", "tpus", group, verb, *words]
-        return [*command, f"--zone={self.zone}", *project, "--quiet"]
-
-    def ssh(self, text: str, worker: str = "all") -> list[str]:
-        """Returns the words that run shell text on workers."""
-        where = f"--worker={worker}"
-        return self.gcloud("tpu-vm", "ssh", self.name, where, f"--command={text}")
-
-    def copy(self, path: str, to: str) -> None:
-        """Copies a file or folder into the working directory of every worker."""
-        target = f"{self.name}:{to}"
-        where = ("--worker=all", "--recurse")
-        self.shell.run(self.gcloud("tpu-vm", "scp", path, target, *where))
+from slices import GONE, SILENCES, Slice, look, runtime
 
 
 def create(arguments: argparse.Namespace) -> None:
@@ -119,7 +69,7 @@ def logs(arguments: argparse.Namespace) -> None:
 def status(arguments: argparse.Namespace) -> None:
     """Say how the TPU and the run on it stand."""
     where = _slice(arguments)
-    state, count = _look(where)
+    state, count = look(where)
     print(f"{where.name}: {state}")
     if state == "ACTIVE":
         verdict = workers.judge(_ask(where, workers.look(), count)[0], workers=count)
@@ -141,14 +91,14 @@ def watch(arguments: argparse.Namespace) -> int:
     """Do what is missing, start again after preemptions, end when the run has."""
     where = _slice(arguments)
     flags = _flags(arguments)
-    _runtime(arguments)
+    _image(arguments)
     if where.shell.dry_run:
         return _rehearse(where, flags, arguments)
     restarts = Restarts(arguments.max_restarts, arguments.pause_seconds, where.shell)
     silences, known = 0, False
     while True:
         # One look, one action: whatever happens in between is seen at the next look.
-        state, count = _look(where, arguments.poll_seconds)
+        state, count = look(where, arguments.poll_seconds)
         if state == "ABSENT" and known:
             raise GaveUp(f"{where.name} was deleted by somebody")
         try:
@@ -209,7 +159,7 @@ def _rehearse(where: Slice, flags: Sequence[str], arguments: argparse.Namespace)
     where.shell.say("when there is no such TPU:")
     _request(where, arguments)
     where.shell.say("until it is ACTIVE, and then to see how many workers it has:")
-    _, count = _look(where)
+    _, count = look(where)
     where.shell.say("when nothing runs on it:")
     _install(where, arguments, count)
     _start(where, flags, arguments.env, count)
@@ -226,7 +176,7 @@ def _rehearse(where: Slice, flags: Sequence[str], arguments: argparse.Namespace)
 def _request(where: Slice, arguments: argparse.Namespace) -> None:
     words = [f"--node-id={where.name}"]
     words.append(f"--accelerator-type={arguments.accelerator_type}")
-    words.append(f"--runtime-version={_runtime(arguments)}")
+    words.append(f"--runtime-version={_image(arguments)}")
     if arguments.capacity:
         words.append(f"--{arguments.capacity}")
     for flag in ("network", "subnetwork", "service_account", "valid_until_duration"):
@@ -236,59 +186,15 @@ def _request(where: Slice, arguments: argparse.Namespace) -> None:
     where.shell.run(where.gcloud("queued-resources", "create", where.name, *words))
 
 
-def _runtime(arguments: argparse.Namespace) -> str:
-    if arguments.runtime_version:
-        return arguments.runtime_version
-    kind = arguments.accelerator_type
-    for prefix, runtime in RUNTIMES.items():
-        if re.fullmatch(rf"{prefix}\d+", kind):
-            return runtime
-    fix = "name an image with --runtime-version"
-    if kind.startswith("v5e-"):
-        fix = f"write {kind.replace('v5e', 'v5litepod')}"
-    elif kind.startswith(("tpu7x", "v7")):
-        fix = "this generation is to be had on GKE only: use tpu/xpk.py"
-    expected = ", ".join(f"{prefix}N" for prefix in RUNTIMES)
-    raise Mistake(
-        f"unknown accelerator type. Received: {kind}. Expected: {expected}. Fix: {fix}"
-    )
-
-
-def _look(where: Slice, pause_seconds: float = 5) -> tuple[str, int]:
-    """Returns the state (`ABSENT`: there is no such TPU) and the number of workers."""
-    found = _describe(where, "queued-resources", pause_seconds)
-    state = found["state"]["state"] if found else "ABSENT"
-    if state != "ACTIVE":
-        return state, 0
-    node = _describe(where, "tpu-vm", pause_seconds)
-    if not node:
-        return "PREEMPTED", 0
-    if node["state"] != "READY":
-        return node["state"], 0
-    return state, len(node["networkEndpoints"])
-
-
-def _describe(where: Slice, group: str, pause_seconds: float) -> dict:
-    words = where.gcloud(group, "describe", where.name, "--format=json")
-    assumed = '{"state": {"state": "ACTIVE"}}'
-    if group == "tpu-vm":
-        assumed = '{"state": "READY", "networkEndpoints": [{}]}'
-    for attempt in range(SILENCES):
-        answer = where.shell.ask(words, assumed=assumed)
-        if answer.code == 0:
-            return json.loads(answer.out)
-        if "NOT_FOUND" in answer.err:
-            return {}
-        # A laptop changes networks, and a cloud has its moments.
-        where.shell.sleep(min(pause_seconds * 2**attempt, 300))
-    raise Failure(f"gcloud does not answer: {answer.err.strip()[-300:]}")
+def _image(arguments: argparse.Namespace) -> str:
+    return arguments.runtime_version or runtime(arguments.accelerator_type)
 
 
 def _await(where: Slice, poll_seconds: float) -> int:
     """Waits until the TPU is there; returns its number of workers."""
     told = ""
     while True:
-        state, count = _look(where, poll_seconds)
+        state, count = look(where, poll_seconds)
         if state != told:
             where.shell.say(f"{where.name} is {state}")
         if state == "ACTIVE":
@@ -300,7 +206,7 @@ def _await(where: Slice, poll_seconds: float) -> int:
 
 
 def _workers(where: Slice, poll_seconds: float) -> int:
-    state, count = _look(where, poll_seconds)
+    state, count = look(where, poll_seconds)
     if state != "ACTIVE":
         raise Failure(f"{where.name} is {state}, not ACTIVE")
     return count
