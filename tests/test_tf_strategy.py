@@ -26,15 +26,31 @@ from tflearn.support.errors import ConfigError
 HERE = pathlib.Path(__file__).parent
 TENSORFLOW = keras.backend.backend() == "tensorflow"
 on_tensorflow = pytest.mark.skipif(not TENSORFLOW, reason="for TensorFlow")
-# Nothing here is random in the rows of `tf_devices.py`, or what is random is frozen.
-EQUAL = ("text", "image", "causal", "probe")
+# Nothing is random in these rows of `tf_devices.py`, or what is random is frozen.
+QUICK, SLOW = ("text", "image"), ("causal", "probe")
+# What rounding leaves; statistics of a batch divide by small variances.
+TOLERANCE = {"text": 1e-5, "causal": 1e-5, "probe": 1e-5, "image": 2e-4}
+ROWS = [*QUICK, *(pytest.param(name, marks=pytest.mark.slow) for name in SLOW)]
+
+
+def _trained(folder: pathlib.Path, names: tuple[str, ...]) -> dict[str, Any]:
+    path = folder / "found.json"
+    _wait(_start(["tf_devices.py", str(path), *names]))
+    return json.loads(path.read_text())
 
 
 @pytest.fixture(scope="module")
-def devices(tmp_path_factory) -> dict[str, Any]:
-    path = tmp_path_factory.mktemp("devices") / "found.json"
-    _wait(_start(["tf_devices.py", str(path)]))
-    return json.loads(path.read_text())
+def quick(tmp_path_factory) -> dict[str, Any]:
+    return _trained(tmp_path_factory.mktemp("quick"), QUICK)
+
+
+@pytest.fixture(scope="module")
+def slow(tmp_path_factory) -> dict[str, Any]:
+    return _trained(tmp_path_factory.mktemp("slow"), SLOW)
+
+
+def _row(request: pytest.FixtureRequest, name: str) -> dict[str, Any]:
+    return request.getfixturevalue("quick" if name in QUICK else "slow")[name]
 
 
 def _start(arguments: list[str]) -> subprocess.Popen:
@@ -57,53 +73,48 @@ def _wait(process: subprocess.Popen, timeout: float = 900) -> str:
 
 
 @on_tensorflow
-@pytest.mark.parametrize("name", EQUAL)
-def test_four_devices_have_the_losses_of_one(devices, name) -> None:
-    one, four = devices["rows"][name]["0"], devices["rows"][name]["4"]
+@pytest.mark.parametrize("name", ROWS)
+def test_four_devices_have_the_losses_of_one(request, name) -> None:
+    row = _row(request, name)
+    one, four = row["0"], row["4"]
     assert (one["strategy"], four["strategy"]) == (
         "_DefaultDistributionStrategy",
-        "MirroredStrategy",
+        "Mirrored",
     )
     assert len(one["losses"]) == 20
-    np.testing.assert_allclose(four["losses"], one["losses"], rtol=2e-4)
+    np.testing.assert_allclose(four["losses"], one["losses"], rtol=TOLERANCE[name])
     assert np.ptp(one["losses"]) > 0.01, "a model that stands still shows nothing"
     np.testing.assert_allclose(four["digest"], one["digest"], rtol=1e-4)
 
 
 @on_tensorflow
-@pytest.mark.parametrize("name", EQUAL)
-def test_every_example_is_evaluated_once_in_its_place(devices, name) -> None:
-    one, four = devices["rows"][name]["0"], devices["rows"][name]["4"]
+@pytest.mark.parametrize("name", ROWS)
+def test_every_example_is_evaluated_once_in_its_place(request, name) -> None:
+    row = _row(request, name)
+    one, four = row["0"], row["4"]
     assert set(one["measured"]) == set(four["measured"])
     for key, values in one["measured"].items():
-        assert len(values) == 14
+        # The rows of language modelling are packed.
+        assert len(values) == (3 if name == "causal" else 14)
         np.testing.assert_allclose(four["measured"][key], values, rtol=1e-3, atol=1e-4)
 
 
 @on_tensorflow
-def test_with_dropout_the_masks_differ_from_one_device_and_among_devices(
-    devices,
-) -> None:
-    row = devices["rows"]["dropout"]
-    assert row["4"]["losses"] != row["0"]["losses"]
-    np.testing.assert_allclose(
-        np.mean(row["4"]["losses"]), np.mean(row["0"]["losses"]), rtol=0.2
-    )
-    assert len({tuple(mask) for mask in devices["masks"]}) == 4
+def test_every_device_draws_dropout_masks_of_its_own(quick) -> None:
+    assert len({tuple(mask) for mask in quick["masks"]}) == 4
 
 
 @on_tensorflow
-def test_one_declared_device_and_a_resume_on_fewer_devices(devices) -> None:
-    straight = devices["rows"]["image"]["0"]["losses"]
-    assert devices["one device"]["strategy"] == "OneDeviceStrategy"
-    np.testing.assert_allclose(devices["one device"]["losses"], straight, rtol=1e-5)
+def test_a_run_begun_on_four_devices_goes_on_on_one(quick) -> None:
+    straight = quick["image"]["0"]["losses"]
     halves = [np.mean(straight[:10]), np.mean(straight[10:])]
-    np.testing.assert_allclose(devices["resumed"], halves, rtol=2e-4)
+    np.testing.assert_allclose(quick["resumed"]["losses"], halves, rtol=2e-4)
+    assert quick["resumed"]["strategies"] == ["Mirrored", "OneDeviceStrategy"]
 
 
 @on_tensorflow
-def test_a_trained_model_is_saved_without_the_strategy_s_marks(devices) -> None:
-    assert not devices["rows"]["image"]["4"]["synchronized_after"]
+def test_a_trained_model_is_saved_without_the_strategy_s_marks(quick) -> None:
+    assert not quick["image"]["4"]["synchronized_after"]
 
 
 def _ports() -> str:
@@ -122,7 +133,7 @@ def _ports() -> str:
 @on_tensorflow
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["text", "image", "causal"])
-def test_two_processes_have_the_losses_of_one_device(devices, tmp_path, name) -> None:
+def test_two_processes_have_the_losses_of_one_device(request, tmp_path, name) -> None:
     port, paths = _ports(), [tmp_path / "0.json", tmp_path / "1.json"]
     started = [
         _start(["tf_processes.py", port, str(index), name, str(path)])
@@ -130,10 +141,10 @@ def test_two_processes_have_the_losses_of_one_device(devices, tmp_path, name) ->
     ]
     for process in started:
         _wait(process)
-    one = devices["rows"][name]["0"]
+    one = _row(request, name)["0"]
     for path in paths:
         found = json.loads(path.read_text())
-        np.testing.assert_allclose(found["losses"], one["losses"], rtol=2e-4)
+        np.testing.assert_allclose(found["losses"], one["losses"], rtol=TOLERANCE[name])
         for key, values in one["measured"].items():
             np.testing.assert_allclose(
                 found["measured"][key], values, rtol=1e-3, atol=1e-4

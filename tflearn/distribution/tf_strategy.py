@@ -8,6 +8,8 @@ experiment is built, with what to declare instead.
 from __future__ import annotations
 
 import contextlib
+import functools
+import itertools
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +22,7 @@ if TYPE_CHECKING:
     from tflearn.distribution.plan import Distribution
 
 _ON_JAX = "the same declaration works with --backend=jax"
+_strategies = itertools.count(1)
 
 
 def start(distribution: Distribution) -> None:
@@ -62,7 +65,7 @@ def make_strategy(distribution: Distribution, names: Sequence[str]) -> Any:
     devices = [name.upper() for name in names]
     if len(devices) == 1:
         return tf.distribute.OneDeviceStrategy(f"/{devices[0]}")
-    return tf.distribute.MirroredStrategy(devices)
+    return _mirrored(tuple(devices))
 
 
 @contextlib.contextmanager
@@ -193,6 +196,20 @@ def check_compiled(model: Any) -> None:
             received=f"steps_per_execution = {model.steps_per_execution}",
             fix=f"steps_per_execution = 1; or {_ON_JAX}, which runs ahead by itself",
         )
+
+
+@functools.cache
+def _mirrored(devices: tuple[str, ...]) -> Any:
+    import tensorflow as tf
+
+    class Mirrored(tf.distribute.MirroredStrategy):
+        """Mirrored, one strategy in a process for the same devices."""
+
+        # TensorFlow remembers every sum over devices by a number, and a second strategy
+        # would begin with the numbers of the first: the process aborts.
+        _collective_key_base = 1000 * next(_strategies)
+
+    return Mirrored(list(devices))
 
 
 def _refuse(distribution: Distribution) -> None:

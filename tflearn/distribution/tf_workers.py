@@ -13,6 +13,7 @@ import dataclasses
 import functools
 import json
 import os
+import re
 from typing import TYPE_CHECKING, Any
 
 import keras
@@ -151,9 +152,10 @@ def lost(error: Exception) -> RunError | None:
     )
     if not isinstance(error, kinds):
         return None
+    named = re.findall(r"/job:worker/(?:replica:\d+/)?task:(\d+)", str(error))
     return RunError(
         "another process of this run is gone, or does not answer",
-        received=str(error).splitlines()[0][:200],
+        received=f"no sign of process {named[-1]}" if named else str(error)[:200],
         fix="start all processes again: the run goes on from its last checkpoint",
     )
 
@@ -161,7 +163,9 @@ def lost(error: Exception) -> RunError | None:
 @functools.cache
 def _join(found: Cluster) -> Any:
     import tensorflow as tf
-    from tensorflow.core.protobuf import coordination_config_pb2 as protocol
+    from tensorflow.compiler.xla.tsl.protobuf import (
+        coordination_config_pb2 as protocol,
+    )
     from tensorflow.python.eager import context
 
     os.environ["TF_CONFIG"] = json.dumps(
