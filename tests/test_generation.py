@@ -17,7 +17,7 @@ import pytest
 from tflearn import backbones, objectives
 from tflearn.backbones import encoder_files, vocabularies
 from tflearn.backbones.tokenizers import text_encoder
-from tflearn.evaluation import diversity, generation
+from tflearn.evaluation import cached, diversity, generation
 from tflearn.support.errors import BackboneError, ConfigError
 
 line = importlib.import_module("tflearn.run")
@@ -367,6 +367,81 @@ def test_a_run_that_makes_no_texts_says_so(
     assert "--sampler means nothing to this run" in capsys.readouterr().err
     assert predict(run, f"--input={tmp_path}/in.txt") == 2
     assert "no labels to predict" in capsys.readouterr().err
+
+
+DECODERS = {
+    "GPT2": {"num_heads": 2, "max_sequence_length": 16},
+    "Llama": {"num_query_heads": 2, "num_key_value_heads": 1},
+    "OPT": {"num_heads": 2, "max_sequence_length": 16},
+    "Gemma": {"num_query_heads": 2, "num_key_value_heads": 1, "head_dim": 4},
+    "Bloom": {"num_heads": 2},
+    "Falcon": {"num_attention_heads": 2, "num_layers": 2},
+    "GPTNeoX": {"num_heads": 2},
+    "Mistral": {"num_query_heads": 2, "num_key_value_heads": 1},
+    "Qwen": {"num_query_heads": 2, "num_key_value_heads": 1},
+    "Qwen3": {"num_query_heads": 2, "num_key_value_heads": 1, "head_dim": 4},
+    "Phi3": {"num_query_heads": 2, "num_key_value_heads": 1},
+}
+USUAL = {"vocabulary_size": 9, "num_layers": 2, "hidden_dim": 8, "intermediate_dim": 16}
+QUICK = {("GPT2", False), ("Llama", True)}
+SLOW = [(name, True) for name in DECODERS if (name, True) not in QUICK]
+
+
+def decoder(name: str, *, tied: bool) -> tuple[Any, backbones.TextEncoder]:
+    """A language model on one of KerasHub's decoders, and its encoder."""
+    keras.utils.set_random_seed(4)
+    architecture = getattr(hub.models, f"{name}Backbone")
+    backbone = backbones.hub(
+        functools.partial(architecture, **USUAL | DECODERS[name]),
+        tokenizer=lambda: vocabularies.characters(
+            lambda: [LETTERS], special_tokens=("end",)
+        ),
+        max_length=16,
+    )
+    objective = objectives.causal_lm(packing="none", tie_embeddings=tied)
+    model: Any = objective.bind(backbone).model
+    # Larger weights: each text goes on its own way.
+    model.set_weights([x * 3 for x in model.get_weights()])
+    encoder: Any = backbone.encoder
+    return model, encoder
+
+
+def continued(model: Any, encoder: Any) -> list[generation.Generated]:
+    return generation.generate(model, encoder, ["abc", "d", "hg"], max_new_tokens=10)
+
+
+@pytest.mark.parametrize(
+    ("name", "tied"),
+    [*sorted(QUICK), *(pytest.param(*x, marks=pytest.mark.slow) for x in SLOW)],
+)
+def test_a_cache_changes_no_token(name: str, tied: bool) -> None:
+    model, encoder = decoder(name, tied=tied)
+    made = continued(model, encoder)
+    assert made[0].how == f"with a cache of keys and values, by {name}CausalLM"
+    # The same network under no name that a task of KerasHub is known by.
+    uncached = continued(keras.Model(model.input, model.output), encoder)
+    assert uncached[0].how.endswith("the model is no LanguageModel")
+    assert [x.ids.tolist() for x in made] == [x.ids.tolist() for x in uncached]
+    assert len({one.text for one in made}) == 3
+
+
+def test_a_task_that_computes_something_else_is_not_used(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    model, encoder = decoder("GPT2", tied=True)
+    task = hub.models.GPT2CausalLM
+    call = task.call_with_cache
+
+    def with_another_norm(*args: Any) -> Any:
+        logits, hidden, cache = call(*args)
+        return logits, hidden * 1.1, cache
+
+    monkeypatch.setattr(task, "call_with_cache", with_another_norm)
+    found, why = cached.task_of(model, encoder, length=10)
+    assert found is None
+    assert why.endswith("GPT2CausalLM computes other logits than the model")
+    found, why = cached.task_of(model, encoder, length=17)
+    assert found is None and "17 tokens are more than the 16" in why
 
 
 def test_a_causal_language_model_as_a_run_leaves_it(

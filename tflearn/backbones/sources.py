@@ -63,7 +63,7 @@ def preset(
     model = presets.load_preset(found, load_weights=load_weights)
     weights = "pretrained" if load_weights else "newly initialised"
     origin = f"{type(model).__name__} of preset {name}, {weights}"
-    whole, model = model, functional(_without_decoder(model))
+    whole, model = model, _encoder_of(model)
     if tokenizers.is_text_model(model):
         tokenizer = presets.load_tokenizer(found)
         encoder: Encoder = tokenizers.text_encoder(
@@ -113,7 +113,7 @@ def hub(
     """
     made = None if tokenizer is None else encoders.call(tokenizer)
     whole = encoders.call_sized(architecture, made)
-    model = functional(_without_decoder(whole))
+    model = _encoder_of(whole)
     encoder = encoders.encoder_for(
         model,
         kind=None,
@@ -317,6 +317,14 @@ def _without_decoder(model: keras.Model) -> keras.Model:
         return model
     inputs = {k: v for k, v in model.input.items() if k.startswith("encoder_")}
     return keras.Model(inputs, model.output["encoder_sequence_output"], name=NAME)
+
+
+def _encoder_of(model: keras.Model) -> Any:
+    """Makes a model functional, without its decoder; it takes no longer texts."""
+    made: Any = functional(_without_decoder(model))
+    if _has_decoder(model):
+        made.max_sequence_length = getattr(model, "max_sequence_length", None)
+    return made
 
 
 def _with_decoder(backbone: Backbone, whole: keras.Model) -> Backbone:
