@@ -32,9 +32,7 @@ LAYOUTS = {
     "single": Distribution(kind="single"),
     "data": Distribution(kind="data"),
     "fully_sharded": Distribution(kind="fully_sharded"),
-    "three_axes": Distribution(
-        kind="fully_sharded", mesh={"data": 2, "fsdp": 2, "model": 2}
-    ),
+    "two_axes": Distribution(kind="fully_sharded", mesh={"data": 2, "fsdp": 4}),
     "tensor": Distribution(kind="tensor", mesh={"data": -1, "model": 4}),
     "four_devices": Distribution(kind="fully_sharded", devices=4),
     "rules": Distribution(
@@ -117,9 +115,9 @@ def resnet() -> backbones.Backbone:
     return backbones.hub(
         functools.partial(
             hub.models.ResNetBackbone,
-            input_conv_filters=[16],
+            input_conv_filters=[64],
             input_conv_kernel_sizes=[3],
-            stackwise_num_filters=[32, 64],
+            stackwise_num_filters=[64, 128],
             stackwise_num_blocks=[1, 1],
             stackwise_num_strides=[1, 2],
             block_type="basic_block",

@@ -75,6 +75,14 @@ def test_a_mesh_that_does_not_fit_is_refused() -> None:
         layouts.axis_sizes(declared, 8)
 
 
+def test_a_mesh_whose_numbers_would_be_wrong_is_refused() -> None:
+    mesh = {"data": 2, "fsdp": 2, "model": -1}
+    declared = Distribution(kind="tensor", mesh=mesh)
+    assert layouts.axis_sizes(declared, 4) == {"data": 2, "fsdp": 2, "model": 1}
+    with pytest.raises(ConfigError, match="wrong numbers on some meshes"):
+        layouts.axis_sizes(declared, 8)
+
+
 def test_one_device_stays_one_device() -> None:
     devices = resolve(Distribution(devices=1))
     assert (devices.kind, dict(devices.axes)) == ("single", {"data": 1})
@@ -214,7 +222,7 @@ def test_a_whole_run_ends_with_the_same_model_on_eight_devices(small) -> None:
 
 
 TASKS = ("text", "lora", "image", "probe")
-SPLIT = ("data", "fully_sharded", "three_axes", "tensor")
+SPLIT = ("data", "fully_sharded", "two_axes", "tensor")
 
 
 @pytest.fixture(scope="module")
