@@ -8,15 +8,18 @@ import pathlib
 import re
 import subprocess
 import sys
+import types
+from typing import Any
 
 import keras
 import pytest
 
 from tflearn.commands import check
+from tflearn.commands import topology as commands_topology
 from tflearn.commands.arguments import Arguments
 from tflearn.distribution import Distribution, ahead, hlo, layouts, topology
 from tflearn.distribution.hlo import Traffic
-from tflearn.support.errors import ConfigError
+from tflearn.support.errors import ConfigError, RunError
 
 ROOT = pathlib.Path(__file__).parents[1]
 on_jax = pytest.mark.skipif(
@@ -291,6 +294,68 @@ def test_a_batch_must_divide_over_the_chips() -> None:
         layouts.check_batch_size(12, axes={"data": 8}, name="batch_size")
 
 
+FULL = "Ran out of memory on HBM, the total memory exceeds available HBM (15.75G)"
+
+
+@pytest.fixture
+def too_large(monkeypatch):
+    """A stage of 64 examples of which a chip takes so many."""
+
+    def make(limit: dict[str, int], **declared) -> list[tuple[str, int]]:
+        tried = []
+
+        def compile_or_fail(prepared, target, wanted, batch, variant) -> ahead.Compiled:
+            tried.append((variant.kind, variant.batch_size))
+            if variant.batch_size > limit.get(variant.kind, 0):
+                raise ahead.OutOfMemory(FULL)
+            return COMPILES
+
+        monkeypatch.setattr(commands_topology, "_compile", compile_or_fail)
+        monkeypatch.setattr(commands_topology, "_largest_batch", lambda prepared: ())
+        monkeypatch.setattr(commands_topology, "_apply", lambda prepared: None)
+        stage = types.SimpleNamespace(name="tune", batch_size=64)
+        prepared: Any = types.SimpleNamespace(stage=stage)
+        target = Distribution(**declared)
+        wanted = topology.parse("v5e:2x4")
+        with pytest.raises(RunError) as raised:
+            commands_topology._compile_stage(prepared, target, wanted)
+        tried.append(str(raised.value))
+        return tried
+
+    return make
+
+
+COMPILES = ahead.Compiled(
+    argument_bytes=2**30,
+    temporary_bytes=2**30,
+    output_bytes=0,
+    code_bytes=0,
+    flops=0.0,
+    collectives={},
+    seconds=0.0,
+)
+
+
+def test_what_fits_is_found_by_compiling_it(too_large) -> None:
+    *tried, said = too_large({"fully_sharded": 16}, kind="data")
+    assert tried == [
+        ("data", 64),
+        ("fully_sharded", 64),
+        ("fully_sharded", 32),
+        ("fully_sharded", 16),
+    ]
+    assert f"does not fit into a chip of v5e:2x4. Received: {FULL[:-1]}" in said
+    assert "kind 'fully_sharded' with batch_size 16 takes 2.0 GiB" in said
+    assert "Distribution.rematerialize" in said
+
+
+def test_where_nothing_fits_a_larger_slice_is_named(too_large) -> None:
+    *tried, said = too_large({}, kind="fully_sharded", rematerialize="backbone/*")
+    assert [size for _, size in tried] == [64, 32, 16, 8]
+    assert "Fix: a larger slice, or a smaller model" in said
+    assert "rematerialize" not in said
+
+
 MADE = ROOT / ".venv-tpu/bin/python"
 SHIPPED = {
     "quickstart/digits.gin": ["transfer/experiment.Stage.batch_size = 16"],
@@ -298,6 +363,7 @@ SHIPPED = {
     "runs/text/llama_1b.gin": [
         *(f"{name} = 2" for name in ("LAYERS", "HEADS", "KEY_VALUE_HEADS")),
         *(f"{name} = 64" for name in ("WIDTH", "INNER", "CONTEXT", "BATCH")),
+        "VOCABULARY = 2048",
     ],
 }
 

@@ -223,9 +223,11 @@ def functional(model: Any) -> keras.Model:
     elif model.name != NAME:
         # Some classes name their layers after the model: renaming it afterwards would
         # give a saved and loaded model other paths.
-        weights = model.get_weights()
-        model = _from_config(model, name=NAME)
-        model.set_weights(weights)
+        made = _from_config(model, name=NAME)
+        # One by one: a list of all values would be a second model in host memory.
+        for weight, old in zip(made.weights, model.weights, strict=True):
+            weight.assign(old.value)
+        model = made
     graph.name_stably(model)
     return model
 

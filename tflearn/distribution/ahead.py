@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import math
 import re
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -16,6 +17,9 @@ from typing import Any
 import keras
 
 from tflearn.distribution import hlo, layouts
+
+#: Elements above which a variable that is not allocated keeps no value.
+_LARGE = 2**16
 
 
 class OutOfMemory(Exception):
@@ -67,7 +71,8 @@ def unallocated_variables() -> Iterator[None]:
     """Lets Keras make variables that take no memory, for as long as it is open.
 
     Their value is computed anew by their initializer whenever it is asked for, which
-    is what Keras itself does while it traces a model.
+    is what Keras itself does while it traces a model. Large ones are all zeros, and
+    what is assigned to them is dropped.
 
     Example:
 
@@ -82,12 +87,14 @@ def unallocated_variables() -> Iterator[None]:
     allocate, assign = variable._initialize_with_initializer, variable._direct_assign
 
     def wait(self: Any, initializer: Any) -> None:
+        large = math.prod(self._shape) > _LARGE
         self._value = None
-        self._initializer = initializer
+        self._initializer = keras.initializers.Zeros() if large else initializer
 
     def keep(self: Any, value: Any) -> None:
         # A planned layout is no place where a value could be put.
-        self._value = value
+        if self._initializer is None or math.prod(self._shape) <= _LARGE:
+            self._value = value
 
     variable._initialize_with_initializer = wait
     variable._direct_assign = keep
@@ -193,10 +200,9 @@ def compile_step(model: keras.Model, state: Any, batch: Any) -> Compiled:
     try:
         compiled = lowered.compile()
     except jax.errors.JaxRuntimeError as error:
-        message = str(error)
-        if "RESOURCE_EXHAUSTED" not in message and "memory" not in message:
+        if "RESOURCE_EXHAUSTED" not in str(error):
             raise
-        raise OutOfMemory(_said(message)) from error
+        raise OutOfMemory(_said(str(error))) from error
     # Any, because JAX allows for devices that know neither.
     memory: Any = compiled.memory_analysis()
     cost = compiled.cost_analysis()
