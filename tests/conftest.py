@@ -8,6 +8,8 @@ from collections.abc import Iterator
 
 os.environ.setdefault("KERAS_BACKEND", "jax")
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+# What is compiled here runs for a moment: compiling it well would take longer.
+os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
 
 import keras
 import pytest
@@ -62,6 +64,7 @@ def own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 
 
 @pytest.fixture(autouse=True)
-def fixed_seed() -> None:
-    """Every test starts from the same random state."""
+def fixed_start() -> None:
+    """Every test starts from the same random state, in the same precision."""
+    keras.config.set_dtype_policy("float32")
     keras.utils.set_random_seed(0)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import functools
 
 import keras
-import numpy as np
 import pytest
 
 from tflearn import backbones, experiment, objectives, regimes
@@ -75,34 +74,6 @@ def test_a_run_saves_its_adapter_alone_and_a_model_that_needs_none(
     assert set(backbones.read_weights(tmp_path)) == {
         f"block_{i}/{name}" for i in range(2) for name in ("kernel", "bias")
     }
-
-
-def test_an_interrupted_run_with_adapters_goes_on_to_the_same_bits(
-    tmp_path, monkeypatch
-) -> None:
-    run(tmp_path / "whole", stage("tune"))
-    from tflearn.training.checkpoints import Checkpoints
-
-    saved, original = [], Checkpoints.save
-
-    def save(self, *arguments, **named):
-        original(self, *arguments, **named)
-        saved.append(1)
-        if len(saved) == 3:
-            raise KeyboardInterrupt
-
-    with monkeypatch.context() as patch:
-        patch.setattr(Checkpoints, "save", save)
-        with pytest.raises(KeyboardInterrupt):
-            run(tmp_path / "cut", stage("tune"))
-    run(tmp_path / "cut", stage("tune"))
-    pairs = zip(
-        finished.open_run(tmp_path / "whole").model.get_weights(),
-        finished.open_run(tmp_path / "cut").model.get_weights(),
-        strict=True,
-    )
-    for old, new in pairs:
-        np.testing.assert_array_equal(old, new)
 
 
 def test_a_later_stage_goes_on_with_an_adapter_or_merges_it(tmp_path) -> None:

@@ -17,7 +17,6 @@ from tflearn.objectives.language.replaced_tokens import (
     ReplacedTokenScores,
     ReplaceTokens,
 )
-from tflearn.objectives.objective import unused_layers
 from tflearn.regimes import trainability
 from tflearn.support.errors import BackboneError, ConfigError
 
@@ -108,24 +107,11 @@ def made(request):
     return backbone, factory(), pretext, pretext.arrange(encode(backbone), None)
 
 
-def test_the_loss_falls_and_becomes_metrics(made) -> None:
-    backbone, objective, pretext, examples = made
-    unused = pretext.features and unused_layers(backbone, pretext.features)
-    regimes.apply(pretext.model, regimes.full(), unused=unused or ())
-    # The other tests find the model as it was bound, not compiled.
-    model = keras.Model(pretext.model.input, pretext.model.output)
-    model.compile(
-        optimizer=keras.optimizers.Adam(0.01),
-        loss=pretext.loss(),
-        weighted_metrics=pretext.metrics(),
-    )
+def test_the_loss_becomes_metrics(made) -> None:
+    _, objective, pretext, examples = made
     indices = np.arange(min(4, len(examples)))
-    # The same batch every time, but for dropout: what is learned is not the question.
-    batch = pretext.make_batch(examples, indices, rng())
-    losses = [float(model.train_on_batch(*batch)[0]) for _ in range(12)]
-    assert np.mean(losses[-3:]) < 0.95 * losses[0]
-    inputs, targets, *weights = batch
-    outputs = model.predict_on_batch(inputs)
+    inputs, targets, *weights = pretext.make_batch(examples, indices, rng())
+    outputs = pretext.model.predict_on_batch(inputs)
     rows = pretext.statistics(outputs, targets, weights[0] if weights else None)
     means = {name: array(row).astype("float64") for name, row in rows.items()}
     assert {row.shape for row in means.values()} == {indices.shape}

@@ -57,6 +57,7 @@ class AdaptedModel(keras.Model):
     ) -> AdaptedModel:
         """Makes the model and attaches its adapters."""
         plain = {key: value for key, value in config.items() if key != "adapters"}
+        plain = _before_quantization(plain)
         inner = keras.Model.from_config(plain, custom_objects)
         layers = graph.layers_by_path(inner)
         for path, by_name in config["adapters"].items():
@@ -68,6 +69,30 @@ class AdaptedModel(keras.Model):
             for name, spec in by_name.items():
                 attached(layers[path])[name].active = spec["active"]
         return cls(inner.input, inner.output, name=inner.name)
+
+
+def _before_quantization(config: Any) -> Any:
+    """Makes layers that were quantized inside another layer come as float ones.
+
+    An attention layer writes down only that its projections were quantized, not how:
+    Keras would rebuild them with quantized activations, or groups of another size. The
+    adapter quantizes its host again as it was, before weights are read.
+    """
+    if isinstance(config, (list, tuple)):
+        return type(config)(map(_before_quantization, config))
+    if not isinstance(config, Mapping):
+        return config
+    if config.get("class_name") != "DTypePolicyMap":
+        return {key: _before_quantization(value) for key, value in config.items()}
+    own = config["config"]
+    kept = {
+        path: policy
+        for path, policy in own["policy_map"].items()
+        if keras.dtype_policies.deserialize(policy).quantization_mode is None
+    }
+    if not kept:
+        return own["default_policy"]
+    return {**config, "config": {**own, "policy_map": kept}}
 
 
 @contextlib.contextmanager
