@@ -66,10 +66,12 @@ def _start(arguments: list[str]) -> subprocess.Popen:
     )
 
 
-def _wait(process: subprocess.Popen, timeout: float = 900) -> str:
-    output, _ = process.communicate(timeout=timeout)
-    assert process.returncode == 0, output[-4000:]
-    return output
+def _wait(process: subprocess.Popen, *, code: int = 0, timeout: float = 600) -> None:
+    try:
+        output, _ = process.communicate(timeout=timeout)
+    finally:
+        process.kill()
+    assert process.returncode == code, output[-4000:]
 
 
 @on_tensorflow
@@ -160,7 +162,7 @@ def test_a_process_that_dies_ends_the_other_with_a_message(tmp_path) -> None:
         for index in range(2)
     ]
     _wait(started[0])
-    assert started[1].wait(timeout=60) == 9
+    _wait(started[1], code=9)
     found = json.loads(path.read_text())
     assert "another process of this run is gone" in found["error"]
     assert found["seconds"] < 4 * tf_workers.HEARTBEAT_SECONDS
