@@ -257,5 +257,12 @@ def test_a_foreign_output_directory_is_left_alone(tmp_path, fail) -> None:
     assert "holds no run" in fail("--gin_file=mistake.gin", "--output_dir=run")
 
 
+def test_a_bucket_is_no_folder(tmp_path, fail) -> None:
+    write(tmp_path)
+    output = "--output_dir=gs://bucket/run"
+    assert "folders of this machine" in fail("--gin_file=mistake.gin", output)
+    assert not (tmp_path / "gs:").exists()
+
+
 def test_there_are_at_least_forty() -> None:
     assert len(GIN) + len(DECLARATIONS) + len(DATA) + len(FLAGS) >= 40

@@ -125,6 +125,7 @@ def parse(flags: Sequence[str]) -> Arguments:
     if given.format is not None:
         _check_choice("--format", given.format, FORMATS)
     _check_flags(given)
+    _check_folder(given.output_dir)
     return Arguments(
         mode=given.mode,
         backend=_resolve_backend(given.backend),
@@ -144,6 +145,16 @@ def parse(flags: Sequence[str]) -> Arguments:
         topology=given.topology,
         debug=given.debug,
     )
+
+
+def _check_folder(name: str | None) -> None:
+    """Refuses what would silently become a local folder of a strange name."""
+    if name and "://" in name:
+        raise ConfigError(
+            "runs are written to folders of this machine",
+            received=f"--output_dir={name}",
+            fix="mount the bucket, or copy the run directory there when it has ended",
+        )
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -2,7 +2,7 @@
 r"""Runs an experiment on a Cloud TPU VM or pod slice, got as a queued resource.
 
     tpu/queued_resource.py watch NAME --zone=ZONE --spot \
-        --accelerator-type=v5litepod-16 -- --gin_file=FILE --output_dir=gs://BUCKET/RUN
+        --accelerator-type=v5litepod-8 -- --gin_file=FILE --output_dir=/mnt/BUCKET/RUN
 
 `watch` does all that is missing (create, install, run), starts again after a preemption
 and ends when the run has. The other subcommands are its parts. `--dry-run` prints every
@@ -284,7 +284,8 @@ def _flags(arguments: argparse.Namespace) -> list[str]:
     flags = experiment_flags(arguments.flags, output_dir=True)
     if not any(flag.startswith("--output_dir=gs://") for flag in flags):
         arguments.shell.say(
-            "note: --output_dir is on the disks of the workers, which go with the TPU"
+            "note: --output_dir must lie on a mounted bucket or a shared disk: "
+            "the disks of the workers go with the TPU"
         )
     return flags
 

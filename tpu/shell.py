@@ -257,7 +257,7 @@ def experiment_flags(flags: Sequence[str], *, output_dir: bool) -> list[str]:
     if output_dir and "--output_dir" not in names:
         raise Mistake(
             "no --output_dir: a restart would not find what the run has done. "
-            "Fix: add --output_dir=gs://BUCKET/FOLDER after --"
+            "Fix: add --output_dir=/mnt/BUCKET/FOLDER after --"
         )
     for name in names:
         if name in _PROCESS_FLAGS:

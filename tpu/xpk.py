@@ -3,7 +3,7 @@ r"""Runs an experiment on TPU slices of a GKE cluster, through Google's tool `xp
 
     tpu/xpk.py install IMAGE
     tpu/xpk.py run NAME --cluster=C --zone=ZONE --tpu-type=v5litepod-16 --image=IMAGE \
-        -- --gin_file=FILE --output_dir=gs://BUCKET/RUN
+        -- --gin_file=FILE --output_dir=/mnt/BUCKET/RUN
 
 Kubernetes restarts what a preemption or a failure ended, a bounded number of times, but
 not a mistake of the user. `--dry-run` prints every command and runs none.
@@ -73,7 +73,8 @@ def run(arguments: argparse.Namespace) -> None:
         )
     if not any(flag.startswith("--output_dir=gs://") for flag in flags):
         arguments.shell.say(
-            "note: --output_dir is inside a container, which goes with every restart"
+            "note: --output_dir must lie on a mounted bucket: "
+            "the container goes with every restart"
         )
     command = shlex.join(["python", "-m", "tflearn.run", *flags])
     words = _xpk(arguments, "workload", "create", *_workload(arguments))
