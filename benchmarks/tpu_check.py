@@ -119,7 +119,7 @@ def compile_one(job: list) -> None:
             "total": compiled.total_bytes,
             "arguments": compiled.argument_bytes,
             "temporaries": compiled.temporary_bytes,
-            "flops": compiled.flops,
+            "flops": compiled.product_flops,
             "sent": {
                 kind: [traffic.count, traffic.num_bytes]
                 for kind, traffic in compiled.collectives.items()
@@ -141,7 +141,7 @@ def write_table() -> None:
     """Writes what is known between the two marks of the page."""
     rows = [
         "| experiment, stage | slice | layout, batch | MiB a chip: total "
-        "(arguments + temporaries) | GFLOPs a chip | sent a step, MiB |",
+        "(arguments + temporaries) | GFLOPs a chip | collectives a step, MiB |",
         "|---|---|---|---|---|---|",
         *(_row(x) for x in known()),
     ]

@@ -303,7 +303,10 @@ def _print(result: Result, wanted: topology.Slice) -> None:
         f"{bytes_text(compiled.output_bytes)} other results, "
         f"{bytes_text(compiled.code_bytes)} program"
     )
-    say(f"work        {compiled.flops:.3g} FLOPs a chip and step")
+    say(
+        f"work        {compiled.product_flops:.3g} FLOPs a chip and step in products "
+        f"and convolutions; XLA counts {compiled.flops:.3g}, loops once"
+    )
     console.print(_traffic_table(compiled))
     say(f"compiled in {compiled.seconds:.0f} s")
 

@@ -16,7 +16,7 @@ from typing import Any
 
 import keras
 
-from tflearn.distribution import hlo, layouts
+from tflearn.distribution import hlo, layouts, work
 
 #: Elements above which a variable that is not allocated keeps no value.
 _LARGE = 2**16
@@ -35,7 +35,10 @@ class Compiled:
         temporary_bytes: What is held in between: activations, gradients.
         output_bytes: Results that take no argument's place.
         code_bytes: The program.
-        flops: Floating-point operations of a step.
+        flops: Floating-point operations of a step, as XLA counts them; the body of a
+            loop counts once.
+        product_flops: Those of matrix products and convolutions as traced, an equal
+            share of all devices'.
         collectives: What is sent between devices, by kind.
         seconds: How long compiling took on this machine.
     """
@@ -45,6 +48,7 @@ class Compiled:
     output_bytes: int
     code_bytes: int
     flops: float
+    product_flops: float
     collectives: Mapping[str, hlo.Traffic]
     seconds: float
 
@@ -196,7 +200,8 @@ def compile_step(model: keras.Model, state: Any, batch: Any) -> Compiled:
         trainer.train_step, donate_argnums=0, out_shardings=(None, shardings)
     )
     started = time.perf_counter()
-    lowered = step.lower(state, batch)
+    traced = step.trace(state, batch)
+    lowered = traced.lower()
     try:
         compiled = lowered.compile()
     except jax.errors.JaxRuntimeError as error:
@@ -212,9 +217,14 @@ def compile_step(model: keras.Model, state: Any, batch: Any) -> Compiled:
         output_bytes=memory.output_size_in_bytes - memory.alias_size_in_bytes,
         code_bytes=memory.generated_code_size_in_bytes,
         flops=float((cost or {}).get("flops", 0.0)),
+        product_flops=work.product_flops(traced.jaxpr.jaxpr) / _devices(state),
         collectives=hlo.collectives(compiled.as_text() or ""),
         seconds=time.perf_counter() - started,
     )
+
+
+def _devices(state: Any) -> int:
+    return len(next(iter(keras.tree.flatten(state))).sharding.device_set)
 
 
 def _said(message: str) -> str:

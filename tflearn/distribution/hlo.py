@@ -29,6 +29,11 @@ _COMPUTATION = re.compile(r"^(?:ENTRY )?%?([\w.\-]+) \(.*\) -> .* \{$")
 _COLLECTIVE = re.compile(rf"= (.*?) ({'|'.join(KINDS)})(-start)?\(")
 _CALLED = re.compile(r"\b(body|calls|to_apply)=%?([\w.\-]+)")
 _TRIPS = re.compile(r'known_trip_count"?:\s*\{"?n"?:"?(\d+)')
+_LOOP = re.compile(r"\b(condition|body)=%?([\w.\-]+)")
+_NAME = re.compile(r"\s*(?:ROOT )?%([\w.\-]+) = ")
+_INDEX = re.compile(r"get-tuple-element\(.*\bindex=(\d+)")
+_CONSTANT = re.compile(r" constant\((\d+)\)")
+_OPERANDS = re.compile(r" (?:compare|add|tuple)\(([^()]*)\)")
 _CHANNEL = re.compile(r"channel_id=(\d+)")
 # Groups as `{{0,1},{2,3}}`, as `[2,4]<=[8]`, as `mesh['a'=2,'b'=4] {'b'}`.
 _LISTED = re.compile(r"replica_groups=\{\{([\d,]*)\}")
@@ -57,7 +62,7 @@ def collectives(text: str) -> dict[str, Traffic]:
 
     Returns:
         Traffic by kind, kinds that do not occur left out. Operations inside a loop
-        count as often as it runs, once if XLA does not know how often.
+        count as often as it runs, once if the text does not tell how often.
 
     Example:
 
@@ -73,10 +78,10 @@ def collectives(text: str) -> dict[str, Traffic]:
         if name not in times:
             continue
         for kind, channel, size in _exchanged(name, lines):
-            # A TPU spreads one operation over several fusions, to compute meanwhile;
-            # they share its channel.
-            known = seen.get((kind, channel), (0, 0))
-            seen[kind, channel] = max(known[0], times[name]), max(known[1], size)
+            # A TPU spreads one operation over several fusions, to compute meanwhile,
+            # some of them in loops; they share its channel.
+            count, most = seen.get((kind, channel), (times[name], 0))
+            seen[kind, channel] = min(count, times[name]), max(most, size)
     found: dict[str, Traffic] = {}
     for (kind, _), (count, size) in seen.items():
         before = found.get(kind, Traffic())
@@ -133,7 +138,7 @@ def _computations(text: str) -> tuple[dict[str, list[str]], str]:
 
 def _times(bodies: Mapping[str, list[str]], entry: str) -> dict[str, int]:
     """Counts how often a step runs each computation."""
-    calls = {name: list(_calls(lines)) for name, lines in bodies.items()}
+    calls = {name: list(_calls(lines, bodies)) for name, lines in bodies.items()}
     times: dict[str, int] = {}
     waiting = [(entry, 1)]
     # Computations do not call themselves, so this ends.
@@ -144,11 +149,58 @@ def _times(bodies: Mapping[str, list[str]], entry: str) -> dict[str, int]:
     return times
 
 
-def _calls(lines: list[str]) -> Iterator[tuple[str, int]]:
+def _calls(
+    lines: list[str], bodies: Mapping[str, list[str]]
+) -> Iterator[tuple[str, int]]:
     for line in lines:
-        trips = _TRIPS.search(line)
         for role, name in _CALLED.findall(line):
-            yield name, int(trips.group(1)) if trips and role == "body" else 1
+            yield name, _trips(line, bodies) if role == "body" else 1
+
+
+def _trips(line: str, bodies: Mapping[str, list[str]]) -> int:
+    """Returns how often a loop runs; 1 if that cannot be told."""
+    known = _TRIPS.search(line)
+    if known is not None:
+        return int(known.group(1))
+    called = dict(_LOOP.findall(line))
+    condition = bodies.get(called.get("condition", ""), [])
+    body = bodies.get(called.get("body", ""), [])
+    # The rings that the compiler makes of a product count up from 0 to a constant.
+    defined = _defined(condition)
+    root = next((x for x in condition if "ROOT" in x and "direction=LT" in x), "")
+    compared = _operands(root)
+    if len(compared) != 2:
+        return 1
+    counter = _INDEX.search(defined.get(compared[0], ""))
+    end = _CONSTANT.search(defined.get(compared[1], ""))
+    step = _step(body, counter.group(1)) if counter else None
+    return -(-int(end.group(1)) // step) if end and step else 1
+
+
+def _step(body: list[str], index: str) -> int | None:
+    """Returns what a loop's body adds to an element of its state."""
+    defined = _defined(body)
+    root = next((line for line in body if line.strip().startswith("ROOT")), "")
+    results = _operands(root)
+    if not results or int(index) >= len(results):
+        return None
+    added = defined.get(results[int(index)], "")
+    if " add(" not in added:
+        return None
+    constants = [_CONSTANT.search(defined.get(x, "")) for x in _operands(added)]
+    found = [int(x.group(1)) for x in constants if x]
+    return found[0] if len(found) == 1 and found[0] > 0 else None
+
+
+def _defined(lines: list[str]) -> dict[str, str]:
+    """Returns the lines of a computation by what they define."""
+    found = ((_NAME.match(line), line) for line in lines)
+    return {match.group(1): line for match, line in found if match}
+
+
+def _operands(line: str) -> list[str]:
+    match = _OPERANDS.search(line)
+    return re.findall(r"%([\w.\-]+)", match.group(1)) if match else []
 
 
 def _exchanged(name: str, lines: list[str]) -> Iterator[tuple[str, str, int]]:
