@@ -383,25 +383,28 @@ DECODERS = {
     "Phi3": {"num_query_heads": 2, "num_key_value_heads": 1},
 }
 USUAL = {"vocabulary_size": 9, "num_layers": 2, "hidden_dim": 8, "intermediate_dim": 16}
-QUICK = {("GPT2", False), ("Llama", True)}
-SLOW = [(name, True) for name in DECODERS if (name, True) not in QUICK]
+QUICK = [("GPT2", False)]
+SLOW = [(name, True) for name in DECODERS]
 
 
 def decoder(name: str, *, tied: bool) -> tuple[Any, backbones.TextEncoder]:
     """A language model on one of KerasHub's decoders, and its encoder."""
-    keras.utils.set_random_seed(4)
     architecture = getattr(hub.models, f"{name}Backbone")
     backbone = backbones.hub(
         functools.partial(architecture, **USUAL | DECODERS[name]),
         tokenizer=lambda: vocabularies.characters(
-            lambda: [LETTERS], special_tokens=("end",)
+            lambda: [LETTERS], special_tokens=("pad",)
         ),
         max_length=16,
     )
     objective = objectives.causal_lm(packing="none", tie_embeddings=tied)
     model: Any = objective.bind(backbone).model
-    # Larger weights: each text goes on its own way.
-    model.set_weights([x * 3 for x in model.get_weights()])
+    # Random weights with which each text goes its own way, on either backend the same.
+    rng = np.random.default_rng(0)
+    weights = [
+        rng.normal(0, 0.6, x.shape) if x.ndim > 1 else x for x in model.get_weights()
+    ]
+    model.set_weights(weights)
     encoder: Any = backbone.encoder
     return model, encoder
 
@@ -412,7 +415,7 @@ def continued(model: Any, encoder: Any) -> list[generation.Generated]:
 
 @pytest.mark.parametrize(
     ("name", "tied"),
-    [*sorted(QUICK), *(pytest.param(*x, marks=pytest.mark.slow) for x in SLOW)],
+    [*QUICK, *(pytest.param(*x, marks=pytest.mark.slow) for x in SLOW)],
 )
 def test_a_cache_changes_no_token(name: str, tied: bool) -> None:
     model, encoder = decoder(name, tied=tied)

@@ -227,7 +227,9 @@ def both(
     return made
 
 
-@pytest.mark.parametrize("sampler", ["beam:2", "contrastive:2"])
+@pytest.mark.parametrize(
+    "sampler", ["beam:2", pytest.param("contrastive:2", marks=pytest.mark.slow)]
+)
 def test_samplers_write_the_same_with_a_cache_and_without(sampler: str) -> None:
     backbone, pretext, *_ = trained()
     cached, uncached = both(pretext.model, backbone, sampler)
