@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import functools
 import importlib
 import io
 import json
@@ -16,6 +17,9 @@ import keras
 import numpy as np
 import pytest
 from PIL import Image
+
+from tflearn.commands import evaluate
+from tflearn.data import Data, sources
 
 line = importlib.import_module("tflearn.run")
 
@@ -187,8 +191,9 @@ def predicted(
     return [json.loads(text) for text in capsys.readouterr().out.splitlines()]
 
 
-def stdin(monkeypatch: pytest.MonkeyPatch, text: str) -> str:
-    monkeypatch.setattr("sys.stdin", io.StringIO(text))
+def stdin(monkeypatch: pytest.MonkeyPatch, text: str | bytes) -> str:
+    raw = text.encode() if isinstance(text, str) else text
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(raw)))
     return "-"
 
 
@@ -248,6 +253,16 @@ def test_evaluate_on_a_new_file(kind: str, trained, tmp_path: pathlib.Path) -> N
     # Two of the three labels are right.
     assert written["metrics"]["accuracy"]["value"] == pytest.approx(2 / 3)
     assert written["metrics"]["accuracy"]["count"] == 3
+
+
+def test_nothing_of_a_new_file_is_cut_off_for_other_splits(tmp_path) -> None:
+    (tmp_path / "new.txt").write_text("to be or not to be")
+    shares = {"train": 0.5, "validation": 0.5}
+    source = functools.partial(sources.text_files, paths="old.txt", shares=shares)
+    declared = Data(source=source, target=None)
+    found = evaluate._on_file(declared, f"{tmp_path}/new.txt")
+    dataset = found.load(target_kind="none", require_train=False)
+    assert list(dataset.splits["test"].inputs) == ["to be or not to be"]
 
 
 def test_a_label_the_run_does_not_know(
@@ -332,6 +347,13 @@ def test_predict_lines_of_text_from_standard_input(trained, capsys, monkeypatch)
     (long,) = [row for row in rows if "error" in row]
     assert rows.index(long) == len(rows) - 2
     assert long["error"] == "22 tokens, more than 12"
+
+
+def test_bytes_that_are_no_text_on_standard_input(trained, capsys, monkeypatch):
+    text = b"\xef\xbb\xbfa good film\nca\xe9 film\n"
+    good, bad = predicted(trained("text"), stdin(monkeypatch, text), capsys)
+    assert good["label"] == "good"
+    assert bad["error"] == "byte 0xe9 at character 3 is not UTF-8"
 
 
 def test_predict_writes_csv(trained, tmp_path: pathlib.Path) -> None:

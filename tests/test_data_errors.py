@@ -185,6 +185,11 @@ CASES: dict[str, tuple[Files, Any, str]] = {
         _source(sources.jsonl, {"train": "a.jsonl"}),
         "no line is a JSON object",
     ),
+    "half of a character": (
+        {"a.jsonl": b'{"text": "x", "label": 1}\n{"text": "y \\ud83d", "label": 0}\n'},
+        _source(sources.jsonl, {"train": "a.jsonl"}),
+        r"a.jsonl:2: \\ud83d at character 3 is half of a character",
+    ),
     "row that lacks a key": (
         {"a.jsonl": b'{"text": "x", "label": 1}\n{"label": 0}\n'},
         _source(sources.jsonl, {"train": "a.jsonl"}),

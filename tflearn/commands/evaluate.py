@@ -162,11 +162,14 @@ def _on_file(data: Data, path: str) -> Data:
 
 
 def _read(source: Callable[..., Any], path: str) -> Any:
-    if "paths" not in inspect.signature(source).parameters:
+    parameters = inspect.signature(source).parameters
+    if "paths" not in parameters:
         raise ConfigError(
             "the run's data source reads no files",
             received=getattr(source, "__name__", str(source)),
             expected="a source with a parameter `paths`",
             fix="evaluate one of the run's own splits with --split",
         )
-    return source(paths={"test": path})
+    # All of the file is to be evaluated, none of it cut off for other splits.
+    whole = {"shares": None} if "shares" in parameters else {}
+    return source(paths={"test": path}, **whole)

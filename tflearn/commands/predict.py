@@ -5,6 +5,7 @@ Labels and probabilities, numbers, or texts: how they go on, or what they become
 
 from __future__ import annotations
 
+import codecs
 import csv
 import dataclasses
 import functools
@@ -66,7 +67,7 @@ def main(arguments: Arguments) -> int:
         run.check_has_targets()
         answer = _answered
     if arguments.input == "-":
-        rows = _from_text(run, sys.stdin.read(), answer)
+        rows = _from_text(run, sys.stdin.buffer.read(), answer)
     else:
         rows = _from_path(run, pathlib.Path(arguments.input or ""), answer)
     text = _as_csv(rows) if arguments.format == "csv" else _as_jsonl(rows)
@@ -92,13 +93,15 @@ def _open(folder: pathlib.Path) -> FinishedRun:
         return finished.open_run(folder)
 
 
-def _from_text(run: FinishedRun, text: str, answer: Answer) -> list[dict[str, Any]]:
+def _from_text(run: FinishedRun, text: bytes, answer: Answer) -> list[dict[str, Any]]:
     """Predicts lines; JSON objects are told from texts by the first character."""
-    suffix = ".jsonl" if text.lstrip().startswith("{") else ".txt"
+    # Bytes: what is not UTF-8 is told of with its row, as that of a file is.
+    found = text.removeprefix(codecs.BOM_UTF8).lstrip()
+    suffix = ".jsonl" if found.startswith(b"{") else ".txt"
     with tempfile.TemporaryDirectory() as name:
         folder = pathlib.Path(name)
         path = pathlib.Path(f"standard_input{suffix}")
-        (folder / path).write_text(text, encoding="utf-8")
+        (folder / path).write_bytes(text)
         return _from_path(run, path, answer, folder=folder)
 
 

@@ -28,7 +28,7 @@ _SPELLINGS = {
     "testing": "test",
 }
 SPLITS = ("train", "validation", "test")
-_SURROGATE = re.compile("[\udc80-\udcff]")
+_SURROGATE = re.compile("[\ud800-\udfff]")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -205,9 +205,12 @@ def lines(text: str) -> list[str]:
 
 
 def undecodable(text: str) -> str | None:
-    """Returns why a text from `read_text` is not UTF-8, or None if it is."""
+    """Returns why a text has no form in UTF-8, or None if it has one."""
     found = None if text.isascii() else _SURROGATE.search(text)
     if found is None:
         return None
-    byte = ord(found.group()) - 0xDC00
-    return f"byte 0x{byte:02x} at character {found.start() + 1} is not UTF-8"
+    point, place = ord(found.group()), f"at character {found.start() + 1}"
+    if 0xDC80 <= point <= 0xDCFF:  # What `read_text` makes of such a byte.
+        return f"byte 0x{point - 0xDC00:02x} {place} is not UTF-8"
+    # JSON can hold it: "\ud83d" is what is left of an emoji that was cut in two.
+    return f"\\u{point:04x} {place} is half of a character"
