@@ -173,6 +173,28 @@ def test_a_template_names_columns(template: str) -> None:
         sources.captioned(lambda: sources.drawn_shapes(1), template)
 
 
+def test_a_template_that_cannot_be_filled_is_one_message() -> None:
+    with pytest.raises(DataError, match="cannot be filled"):
+        sources.captioned(lambda: [{"label": "cat"}], "a {label:d}")
+
+
+def test_a_caption_of_what_is_missing_is_a_bad_row() -> None:
+    labels = ["cat", None, " ", float("nan")]
+    rows = [{"vector": [float(n)], "label": x} for n, x in enumerate(labels)]
+    data = Data(
+        source=lambda: sources.captioned(
+            lambda: [*rows, {"vector": [9.0]}], "a {label}"
+        ),
+        input="vector",
+        target="caption",
+        splits={"train": 1.0},
+        bad_row_tolerance=0.8,
+    )
+    loaded = data.load(target_kind="text")
+    assert loaded.splits["train"].targets.tolist() == ["a cat"]
+    assert "4 of 5 rows left out" in loaded.notes[0]
+
+
 def test_drawn_shapes_are_all_different() -> None:
     rows = sources.drawn_shapes(60, size=16)
     assert len({row["image"].tobytes() for row in rows}) == 60

@@ -12,7 +12,7 @@ from tflearn.data import paths as path_tools
 from tflearn.data.sources.delimited import csv, tsv
 from tflearn.data.sources.parquet_files import parquet
 from tflearn.data.sources.text_files import jsonl
-from tflearn.data.table import Column, Table
+from tflearn.data.table import MISSING, Column, Table
 from tflearn.support.errors import DataError, nearest
 
 _READERS: dict[str, Callable[..., dict[str, Table]]] = {
@@ -64,6 +64,8 @@ def captioned(
 ) -> dict[str, Table]:
     """Adds a column of texts made of other columns, such as of the class.
 
+    Where one of these is missing or empty in a row, so is the text.
+
     Args:
         source: Any other source.
         template: A text with names of columns in braces, such as
@@ -74,7 +76,8 @@ def captioned(
         The tables by split.
 
     Raises:
-        DataError: The template names no column, or one that is not there.
+        DataError: The template names no column or one that is not there, or cannot
+            be filled with what stands in it.
 
     Example:
 
@@ -94,7 +97,7 @@ def captioned(
     for split, table in tables.items():
         parts = {name: table.column(name) for name in names}
         texts = [
-            template.format(**{name: parts[name][row] for name in names})
+            _filled(template, {name: parts[name][row] for name in names})
             for row in range(len(table))
         ]
         made[split] = _changed(table, {column: texts})
@@ -166,6 +169,20 @@ def _fields(template: str) -> tuple[str, ...]:
             expected="such as 'a photo of a {label}'",
         )
     return names
+
+
+def _filled(template: str, values: Mapping[str, Any]) -> Any:
+    for value in values.values():
+        # NaN is the only number that differs from itself.
+        absent = isinstance(value, float) and value != value
+        if value is None or value is MISSING or absent or not str(value).strip():
+            return MISSING
+    try:
+        return template.format(**values)
+    except ValueError as error:
+        raise DataError(
+            f"the template cannot be filled ({error})", received=template
+        ) from error
 
 
 def _changed(table: Table, columns: Mapping[str, Column]) -> Table:
