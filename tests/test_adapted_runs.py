@@ -103,3 +103,21 @@ def test_the_adapter_of_a_run_fits_a_fresh_backbone(tmp_path) -> None:
     found = adapters.adapters_of(model)
     assert [path for path in found] == ["backbone/block_0", "backbone/block_1"]
     assert files.read_json(tmp_path / "model" / "labels.json")["task"] == "class"
+
+
+def test_an_adapter_of_the_head_goes_on_inside_its_weights(tmp_path, capsys) -> None:
+    head = (regimes.lora("head/*", rank=2), *regimes.frozen())
+    short = {"budget": "2 steps", "bootstrap": 0}
+    run(tmp_path, stage("first", head, **short), stage("second", head, **short))
+    assert "head carried from 'first' to 'second'" in capsys.readouterr().out
+    # The file of adapters is that of the backbone, which has none.
+    assert not (tmp_path / "model" / "adapter.safetensors").exists()
+    assert finished.open_run(tmp_path).model.count_params() > 0
+
+
+def test_a_head_whose_adapter_cannot_be_merged_starts_anew(tmp_path, capsys) -> None:
+    head = (regimes.bottleneck("head/*", size=2), *regimes.frozen())
+    short = {"budget": "1 step", "bootstrap": 0}
+    plain = stage("second", regimes.frozen(), **short)
+    run(tmp_path, stage("first", head, **short), plain)
+    assert "new head: not carried from 'first'" in capsys.readouterr().out

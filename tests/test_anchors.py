@@ -369,6 +369,15 @@ def test_an_anchor_that_does_not_fit_is_refused_before_training(
         course.check(prepare(make_stage(anchor=anchor)), earlier=("pretrain",))
 
 
+def test_an_anchor_on_frozen_weights_is_refused_before_training() -> None:
+    frozen = make_stage(anchor=anchors.l2sp, regime=regimes.frozen())
+    with pytest.raises(ConfigError, match="only weights that never move"):
+        course.check(prepare(frozen))
+    first = (phases.Phase(until="2 steps", regime=regimes.full()),)
+    later = make_stage(anchor=anchors.l2sp, regime=regimes.frozen(), phases=first)
+    assert course.check(prepare(later)) == ()
+
+
 def test_importances_of_another_model_are_refused(tmp_path) -> None:
     model = compiled(keras.optimizers.SGD(0.1))
     wrong = {path: np.ones((1,)) for path in weights(model)}

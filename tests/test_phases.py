@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import shutil
 
 import keras
 import numpy as np
@@ -333,3 +334,32 @@ def test_what_does_not_fit_shows_before_anything_trains() -> None:
                 lambda variable: keras.optimizers.SGD(0.1)
             )
         )
+
+
+def test_time_that_is_used_up_ends_a_resumed_stage() -> None:
+    prepared = prepare(make_stage())
+    model = prepared.network.model
+    model.compile(optimizer="sgd", loss="mse")
+
+    def never(step: int, logs: dict[str, float]) -> bool:
+        raise AssertionError("nothing is left to train")
+
+    schedule = loop.Schedule(total_steps=3, interval_steps=1, seconds=0.0)
+    loop.train(model, prepared.batches, schedule=schedule, on_interval=never)
+
+
+def test_a_stage_whose_phase_alone_has_adapters_is_read_back(tmp_path) -> None:
+    adapted = phases.Phase(
+        until="1 step", regime=regimes.low_rank(targets="backbone/block_*", rank=2)
+    )
+    first = make_stage(phases=(adapted,), regime=regimes.frozen(), budget="2 steps")
+    second = make_stage(
+        name="more", phases=(), regime=regimes.frozen(), budget="1 step"
+    )
+    declared = declare(first, second)
+    experiment.run(declared, output_dir=str(tmp_path))
+    shutil.rmtree(tmp_path / "stages" / "more")
+    for part in tmp_path.glob("report.*"):
+        part.unlink()
+    report = experiment.run(declared, output_dir=str(tmp_path))
+    assert [x.steps for x in report.stages] == [2, 1]

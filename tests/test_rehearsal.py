@@ -108,7 +108,8 @@ class Words:
 
     def collate(self, tokens: Tokens, length: int) -> dict[str, np.ndarray]:
         """Pads with zeros."""
-        rows = [np.pad(row[:length], (0, length - len(row))) for row in tokens.ids]
+        kept = [row[:length] for row in tokens.ids]
+        rows = [np.pad(row, (0, length - len(row))) for row in kept]
         return {"token_ids": np.stack(rows)}
 
 
@@ -293,6 +294,13 @@ def test_old_data_that_do_not_fit_are_refused(
 def test_an_overlap_that_is_allowed_is_told() -> None:
     _, _, old = load("text", declared("text", range(9, 14)), allow_overlap=True)
     assert [note for note in old.notes if "rehearsal: 2 examples of 'test'" in note]
+
+
+def test_old_texts_that_are_cut_are_told() -> None:
+    old = declared("text", range(21, 26))
+    _, _, found = load("text", old, max_length=2, truncate=True)
+    assert found.examples.notes
+    assert {f"rehearsal: {note}" for note in found.examples.notes} <= set(found.notes)
 
 
 class Packed(pipeline.Examples):

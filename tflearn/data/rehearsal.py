@@ -95,12 +95,13 @@ class Rehearsal:
         found = declared.load(target_kind=new.target_kind)
         old = _renumbered(found, new.classes)
         split = old.splits["train"]
-        notes = [*found.notes, *_overlap(split, new)]
         same = {name: getattr(new.data, name) for name in _OF_THE_STAGE}
         data = dataclasses.replace(declared, **same)
+        examples = pipeline.encode(split, encoder, data=data, any_length=any_length)
+        notes = [*found.notes, *_overlap(split, new), *examples.notes]
         return Rehearsed(
             dataset=dataclasses.replace(old, data=data),
-            examples=pipeline.encode(split, encoder, data=data, any_length=any_length),
+            examples=examples,
             share=self.share,
             notes=tuple(f"rehearsal: {note}" for note in notes),
         )

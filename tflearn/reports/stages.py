@@ -18,7 +18,7 @@ from tflearn.reports.report import StageReport
 from tflearn.reports.tables import census_table
 from tflearn.support import files
 from tflearn.support.console import console, say
-from tflearn.training import assessment, budgets
+from tflearn.training import assessment, budgets, course
 from tflearn.training.checkpoints import Checkpoints
 from tflearn.training.execution import Outcome, State, execute
 from tflearn.training.progress import Progress
@@ -47,6 +47,10 @@ def run_stage(
     end = Checkpoints(folder / "end")
     census = prepared.apply_regime()
     if path.exists():
+        if prepared.stage.phases:
+            # A phase may have given layers adapters that the last regime freezes.
+            length = files.read_json(folder / "length.json")
+            course.plan(prepared, length["total_steps"])
         end.restore(prepared.network.model)
         say(f"stage '{prepared.stage.name}' is finished")
         return StageReport.from_json(files.read_json(path))

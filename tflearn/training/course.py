@@ -17,6 +17,7 @@ from tflearn import regimes
 from tflearn.backbones import graph
 from tflearn.support.console import say
 from tflearn.support.errors import ConfigError
+from tflearn.support.patterns import matches
 from tflearn.support.units import count_text
 from tflearn.training import (
     anchors,
@@ -82,7 +83,15 @@ def check(prepared: Prepared, *, earlier: Sequence[str] = ()) -> tuple[str, ...]
             innermost(prepared.make_optimizer(prepared.total_steps or 1))
         if stage.anchor is not None:
             model = prepared.network.model
-            anchors.check(stage.anchor(), model, earlier=tuple(earlier))
+            anchor = stage.anchor()
+            anchors.check(anchor, model, earlier=tuple(earlier))
+            moving = {path for leg in legs for path in leg.births}
+            if not any(matches(anchor.pattern, path) for path in moving):
+                raise ConfigError(
+                    f"{anchor.name} holds only weights that never move",
+                    received=f"pattern '{anchor.pattern}' in stage '{stage.name}'",
+                    fix="leave the anchor out, or train what it names",
+                )
     if stage.average is not None:
         average = stage.average()
         if average.needs_validation and "validation" not in prepared.examples:
@@ -125,6 +134,9 @@ def plan(prepared: Prepared, total_steps: int) -> tuple[Leg, ...]:
             received=str(in_phases[0]),
             fix="declare the rule in Stage.regime",
         )
+    if any(rule.adapts for x in stage.phases for rule in x.regime):
+        # As in `Prepared.apply_regime`: initial values depend on the stage alone.
+        keras.utils.set_random_seed(prepared.seed)
     fresh = set(apply(prepared, stage.regime).paths("fresh"))
     legs: list[Leg] = []
     for span in spans:

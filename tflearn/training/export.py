@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pathlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import keras
 import numpy as np
@@ -13,6 +13,7 @@ from tflearn.backbones.encoder_files import save_encoder
 from tflearn.regimes import adapters
 from tflearn.support import files
 from tflearn.support.console import say
+from tflearn.support.patterns import matches
 from tflearn.training.stage import Prepared
 
 MODEL_FILE = "model.keras"
@@ -40,14 +41,18 @@ def carry_head(previous: Prepared, current: Prepared) -> bool:
         Whether the head's weights were carried over.
     """
     old, new = _head_layers(previous), _head_layers(current)
+    # Adapters of the head belong to its stage; what they learnt goes on.
+    with adapters.merged(previous.network.deployed, strict=False):
+        values = [layer.get_weights() for layer in old]
     same = (
         previous.task == current.task
         and previous.dataset.classes == current.dataset.classes
         and [x.get_config() for x in old] == [x.get_config() for x in new]
+        and [_shapes(x) for x in values] == [_shapes(x.get_weights()) for x in new]
     )
     if same:
-        for source, target in zip(old, new, strict=True):
-            target.set_weights(source.get_weights())
+        for weights, target in zip(values, new, strict=True):
+            target.set_weights(weights)
     names = f"from '{previous.stage.name}' to '{current.stage.name}'"
     say(f"head carried {names}" if same else f"new head: not carried {names}")
     if previous.task == current.task:
@@ -66,16 +71,16 @@ def write_model(
     Args:
         prepared: The last stage.
         folder: Gets `model.keras` (adapters merged into the weights where they can
-            be), `adapter.safetensors` if there are any, `labels.json`, `encoder/`
-            and what else the objective encodes with, `objective.safetensors` with
-            what training alone needs.
+            be), `adapter.safetensors` if the backbone has any, `labels.json`,
+            `encoder/` and what else the objective encodes with,
+            `objective.safetensors` with what training alone needs.
         temperature: Fitted temperature, for calibrated probabilities.
     """
     folder.mkdir(parents=True, exist_ok=True)
     # Keras does not write atomically: a reader must never find half a model.
     temporary = folder / f"unfinished.{MODEL_FILE}"
     deployed = prepared.network.deployed
-    if adapters.adapters_of(deployed):
+    if _has_adapter_in_backbone(deployed):
         adapters.save_adapter(deployed, folder / ADAPTER_FILE)
     with adapters.exportable(deployed) as plain:
         plain.save(temporary, include_optimizer=False)
@@ -157,6 +162,20 @@ def _carry(values: Mapping[str, np.ndarray], current: Prepared) -> list[str]:
     for path, weight in weights.items():
         weight.assign(values[path])
     return [f"{parts} carried"]
+
+
+def _shapes(arrays: Sequence[np.ndarray]) -> list[tuple[int, ...]]:
+    return [array.shape for array in arrays]
+
+
+def _has_adapter_in_backbone(model: keras.Model) -> bool:
+    """Tells whether there is anything for a file of adapters, which are a backbone's.
+
+    Those of a head, which can be merged or stay in the model, belong to one task.
+    """
+    paths = adapters.adapters_of(model)
+    whole = "backbone" not in graph.layers_by_path(model)
+    return any(whole or matches("backbone", path) for path in paths)
 
 
 def _head_layers(prepared: Prepared) -> list[keras.Layer]:

@@ -31,7 +31,7 @@ class Schedule:
         total_steps: Where it ends.
         interval_steps: Steps between validations.
         start_step: Where it starts; above 0 when resumed.
-        seconds: Wall-clock limit, checked at interval ends.
+        seconds: Wall-clock limit, checked at interval ends; with 0 nothing is trained.
     """
 
     total_steps: int
@@ -49,7 +49,8 @@ class _Intervals(keras.callbacks.Callback):
         super().__init__()
         self._schedule = schedule
         self._on_interval = on_interval
-        self._deadline = time.monotonic() + (schedule.seconds or float("inf"))
+        limit = float("inf") if schedule.seconds is None else schedule.seconds
+        self._deadline = time.monotonic() + limit
 
     def on_epoch_end(self, epoch: int, logs: Logs | None = None) -> None:
         done = (epoch + 1) * self._schedule.interval_steps
@@ -79,7 +80,7 @@ def train(
         callbacks: Further Keras callbacks; they run before `on_interval`.
     """
     remaining = schedule.total_steps - schedule.start_step
-    if remaining > 0:
+    if remaining > 0 and schedule.seconds != 0:
         stream = pipeline.stream(
             batches, start_step=schedule.start_step, num_steps=remaining
         )
