@@ -127,6 +127,10 @@ def test_a_source_can_be_probed_without_a_head(tmp_path) -> None:
             ),
             "no stage has the task and the classes",
         ),
+        (
+            Source(name="a", data=functools.partial(iris, splits={"train": 1.0})),
+            "needs a test or a validation split",
+        ),
     ],
 )
 def test_a_source_that_means_nothing_is_refused(tmp_path, source, message) -> None:

@@ -188,6 +188,7 @@ def _of_stage(
             nearest=nearest(name, order),
         )
     own = stages[order.index(name)]
+    _measured_split(own)
 
     def measure(after: Prepared | None) -> dict[str, Any] | None:
         if after is None or order.index(after.stage.name) < order.index(name):
@@ -216,6 +217,8 @@ def _of_data(
             ),
             fix="measure it with a probe: forgetting.Source.probe = @probe.Probe",
         )
+    for found in filter(None, swapped.values()):
+        _measured_split(found)
 
     def measure(after: Prepared | None) -> dict[str, Any] | None:
         found = swapped.get((after or stages[0]).stage.name)
@@ -269,18 +272,24 @@ def _of_probe(
     return measure
 
 
+def _measured_split(prepared: Prepared) -> str:
+    """Returns the split that a source is measured on, or raises if there is none."""
+    for split in ("test", "validation"):
+        if split in prepared.examples:
+            return split
+    raise ConfigError(
+        "a source needs a test or a validation split",
+        received=", ".join(prepared.dataset.splits) or "none but train",
+    )
+
+
 def _row(prepared: Prepared) -> dict[str, Any]:
     # A later stage may have given layers adapters that were not there when this
     # network was compiled.
     for model in (prepared.network.deployed, prepared.scorer):
         if model is not None:
             adapters.forget_traces(model)
-    split = "test" if "test" in prepared.examples else "validation"
-    if split not in prepared.examples:
-        raise ConfigError(
-            "a source needs a test or a validation split",
-            received=", ".join(prepared.dataset.splits),
-        )
+    split = _measured_split(prepared)
     evaluation = assessment.assess(
         prepared,
         split,
