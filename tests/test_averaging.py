@@ -11,7 +11,7 @@ import pytest
 from tflearn import backbones, experiment, objectives, regimes
 from tflearn.backbones import graph
 from tflearn.data import Data, sources
-from tflearn.support.errors import ConfigError
+from tflearn.support.errors import ConfigError, RunError
 from tflearn.training import (
     averaging,
     course,
@@ -99,6 +99,12 @@ def test_equal_weights_do_not_move_by_a_rounding_error() -> None:
     averaging.greedy_soup(candidates=3).finish(ended(model, {}, lambda: 0.5, kept))
     for path, value in weights(model).items():
         np.testing.assert_array_equal(value, start[path], err_msg=path)
+
+
+def test_a_soup_of_nothing_is_an_error() -> None:
+    model = make_model()
+    with pytest.raises(RunError, match="nothing to make a soup of"):
+        averaging.greedy_soup(candidates=2).finish(ended(model, {}, lambda: 0.5, {}))
 
 
 def test_a_soup_takes_what_does_not_hurt() -> None:

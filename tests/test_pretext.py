@@ -108,6 +108,15 @@ def test_the_best_of_a_metric_that_falls_is_the_lowest(tmp_path) -> None:
     assert found == pytest.approx(min(values), rel=1e-6)
 
 
+def test_averages_and_the_best_weights_exclude_each_other(tmp_path, capsys) -> None:
+    averaged = functools.partial(keras.optimizers.Adam, 0.01, use_ema=True)
+    with pytest.raises(ConfigError, match="use_ema"):
+        experiment.build(declare(stage(optimizer=averaged, restore_best=True)))
+    unsplit = functools.partial(iris, splits={"train": 0.8, "test": 0.2})
+    experiment.build(declare(stage(data=unsplit, restore_best=True, patience=2)))
+    assert "restore_best and patience do nothing" in capsys.readouterr().out
+
+
 def test_a_pretrained_run_says_what_it_is(tmp_path) -> None:
     experiment.run(declare(stage(budget="1 epochs")), output_dir=str(tmp_path))
     labels = json.loads((tmp_path / "model" / "labels.json").read_text())
@@ -137,6 +146,14 @@ def test_statistics_become_metrics_of_means_with_slices() -> None:
     assert found.metrics["nats"].value == 3.0
     assert found.slices["part"]["a"]["nats"].value == 2.0
     assert found.slices["part"]["b"]["nats"].value == 4.0
+
+
+def test_nothing_to_measure_is_an_error() -> None:
+    rows = {"nll": np.zeros(2), "tokens": np.zeros(2)}
+    with np.errstate(invalid="ignore"), pytest.raises(RunError, match="to measure"):
+        evaluation.evaluate_statistics(
+            "lm", rows, lambda x: {"nats": x["nll"] / x["tokens"]}, headline="nats"
+        )
 
 
 def test_a_statistic_that_is_no_number_ends_the_run() -> None:

@@ -202,6 +202,10 @@ def test_the_first_matching_rule_decides() -> None:
         (regimes.partial(), "exactly one of"),
         (regimes.partial(last=1, pattern="*"), "exactly one of"),
         ((Rule(action="freze", pattern="*"),), "Did you mean 'freeze'"),
+        (
+            (*regimes.frozen()[:1], regimes.lora("backbone/block_0"), regimes.train()),
+            "earlier rules decide",
+        ),
     ],
 )
 def test_rules_that_do_not_fit_are_errors(rules, message: str) -> None:

@@ -115,6 +115,12 @@ def evaluate_statistics(
             received=headline,
             expected=", ".join(metrics),
         )
+    if metrics[headline].value is None:
+        raise RunError(
+            "no example has anything to measure",
+            received=f"{headline} of {count} examples is not a number",
+            fix="give texts that are longer than the special tokens",
+        )
     return Evaluation(
         kind=kind,
         classes=(),

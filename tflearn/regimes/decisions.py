@@ -33,7 +33,8 @@ def decide(
         Rules by path, for the layers that any rule selects.
 
     Raises:
-        RegimeError: A rule selects nothing, or a layer with weights is not covered.
+        RegimeError: A rule selects nothing, one that adapts decides nothing, or a
+            layer with weights is not covered.
     """
     if not rules:
         raise RegimeError(
@@ -51,6 +52,14 @@ def decide(
     for rule, found in zip(rules, matched, strict=True):
         if not found:
             raise _no_match(rule, layers, list(units))
+    deciding = set(map(id, decided.values()))
+    for rule in rules:
+        if rule.adapts and not rule.merges and id(rule) not in deciding:
+            raise RegimeError(
+                "earlier rules decide about every layer that this one adapts",
+                received=str(rule),
+                fix="put rules for few layers before those for many",
+            )
     bare = [path for path in units if path not in decided]
     if bare:
         raise RegimeError(

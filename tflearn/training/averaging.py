@@ -17,7 +17,7 @@ import numpy as np
 
 from tflearn.backbones import graph
 from tflearn.data import pipeline
-from tflearn.support.errors import ConfigError
+from tflearn.support.errors import ConfigError, RunError
 from tflearn.support.patterns import matches
 from tflearn.training.layer_rates import weight_paths
 
@@ -159,6 +159,12 @@ def greedy_soup(*, candidates: int = 5, statistics_batches: int = 32) -> Average
         raise ConfigError("a soup needs two candidates", received=candidates)
 
     def finish(ended: Ended) -> str:
+        if not ended.candidates:
+            raise RunError(
+                "there is nothing to make a soup of",
+                received=f"no interval whose val_{ended.headline} is a number",
+                fix="training has diverged: lower the learning rate",
+            )
         order = sorted(
             ended.candidates, key=lambda step: (-ended.candidates[step], step)
         )

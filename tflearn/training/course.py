@@ -29,7 +29,7 @@ from tflearn.training import (
 )
 from tflearn.training.checkpoints import Checkpoints
 from tflearn.training.layer_rates import innermost, weight_paths
-from tflearn.training.stage import Prepared
+from tflearn.training.stage import Prepared, Stage
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -78,6 +78,7 @@ def check(prepared: Prepared, *, earlier: Sequence[str] = ()) -> tuple[str, ...]
     stage = prepared.stage
     with regimes.rehearsal():
         legs = plan(prepared, prepared.total_steps or 10**9)
+        notes = _choices(prepared)
         if stage.anchor is not None or stage.phases:
             # Raises for several optimizers in one, whose state cannot be handed on.
             innermost(prepared.make_optimizer(prepared.total_steps or 1))
@@ -100,7 +101,29 @@ def check(prepared: Prepared, *, earlier: Sequence[str] = ()) -> tuple[str, ...]
                 received=f"stage '{stage.name}' with {', '.join(prepared.examples)}",
                 fix="declare Data.splits with a validation part",
             )
-    late = len(stage.phases) + 1 - len(legs)
+    return (*notes, *_late(stage, len(legs)))
+
+
+def _choices(prepared: Prepared) -> tuple[str, ...]:
+    """Checks what is chosen by validation."""
+    stage = prepared.stage
+    chosen = [x for x in ("restore_best", "patience") if getattr(stage, x)]
+    if chosen and "validation" not in prepared.examples:
+        names = " and ".join(chosen)
+        return (f"stage '{stage.name}' has no validation split: {names} do nothing",)
+    optimizer = prepared.make_optimizer(prepared.total_steps or 1)
+    if stage.restore_best and getattr(optimizer, "use_ema", False):
+        raise ConfigError(
+            "the averages of use_ema are taken when a stage ends; the best validation "
+            "is one of the weights that they are made of",
+            received=f"stage '{stage.name}' with restore_best and use_ema",
+            fix="declare one of the two",
+        )
+    return ()
+
+
+def _late(stage: Stage, begun: int) -> tuple[str, ...]:
+    late = len(stage.phases) + 1 - begun
     if not late:
         return ()
     return (f"stage '{stage.name}' ends before its last {late} regimes begin",)

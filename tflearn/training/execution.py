@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import json
+import math
 import pathlib
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -258,7 +259,11 @@ def _ended(run: _Run, start: Mapping[str, np.ndarray]) -> averaging.Ended:
 def _scores(prepared: Prepared, state: State) -> dict[int, float]:
     """Returns the headline of every interval by step, higher is better."""
     sign, name = prepared.sign, f"val_{prepared.headline}"
-    return {int(row["step"]): sign * row[name] for row in state.history if name in row}
+    return {
+        int(row["step"]): sign * row[name]
+        for row in state.history
+        if math.isfinite(row.get(name, math.nan))
+    }
 
 
 def _keep(prepared: Prepared, state: State, kept: Checkpoints, count: int) -> None:
@@ -342,7 +347,10 @@ def _judge(prepared: Prepared, state: State, best: Checkpoints | None) -> bool:
         return False
     state.waited += 1
     sign = prepared.sign
-    if state.best is None or sign * value > sign * state.best:
+    # A number compares with no NaN, and nothing is better than one.
+    if math.isfinite(value) and (
+        state.best is None or sign * value > sign * state.best
+    ):
         state.best, state.best_step, state.waited = value, state.step, 0
         if best is not None:
             best.save(state.step, prepared.network.model)
