@@ -146,7 +146,7 @@ def test_texts_without_targets_are_an_error() -> None:
 
 
 @functools.cache
-def trained() -> tuple[Backbone, Pretext, list[Any]]:
+def trained() -> tuple[Any, Pretext, list[Any]]:
     """A BART that was taught to write words backwards, and what it showed meanwhile."""
     keras.utils.set_random_seed(0)
     rows = generated.reversed_letters(150, 1, 4, alphabet=LETTERS)
@@ -210,7 +210,7 @@ def plain(model: keras.Model) -> keras.Model:
 
 
 def both(
-    model: Any, backbone: Backbone, sampler: str, max_new_tokens: int = 6
+    model: Any, backbone: Any, sampler: str, max_new_tokens: int = 6
 ) -> list[list[list[int]]]:
     """Generates with a cache and without."""
     made = []

@@ -19,6 +19,12 @@ from tflearn.backbones import TextEncoder, import_keras_hub
 from tflearn.backbones.text import Tokens
 from tflearn.evaluation import cached, decoding, sentinels
 from tflearn.evaluation.decoding import is_encoder_decoder
+from tflearn.evaluation.prompts import (
+    decoder_prompt,
+    most_new_tokens,
+    tokenize,
+    without_tokens,
+)
 from tflearn.evaluation.samplers import SAMPLERS, make_sampler, seeded
 from tflearn.support.errors import ConfigError
 
@@ -31,6 +37,7 @@ __all__ = [
     "make_sampler",
     "most_new_tokens",
     "tokenize",
+    "without_tokens",
 ]
 
 
@@ -97,51 +104,6 @@ def generate(
     )
 
 
-def tokenize(
-    model: keras.Model,
-    encoder: TextEncoder,
-    prompts: Sequence[str],
-    *,
-    truncate: bool = False,
-) -> list[np.ndarray]:
-    """Turns prompts into what `generate_from` takes.
-
-    Args:
-        model: What texts are generated with.
-        encoder: Its encoder.
-        prompts: Texts; `<extra_id_0>`, ... in those for an encoder-decoder stand for
-            the sentinels of `objectives.span_corruption`.
-        truncate: Whether an encoder-decoder reads as much of a text as it takes;
-            otherwise a longer one is an error.
-
-    Returns:
-        int32 ids, `(length,)` each.
-
-    Raises:
-        ConfigError: A prompt is empty, or too long for an encoder.
-    """
-    if not is_encoder_decoder(model):
-        return _beginnings(encoder, prompts)
-    tokens = sentinels.tokenize(encoder, prompts, size=int(model.output.shape[-1]))
-    limit = encoder.max_length
-    for row, ids in enumerate(tokens):
-        if len(ids) > limit and not truncate:
-            raise ConfigError(
-                "a text is longer than the encoder takes",
-                received=f"text {row}: {len(ids):,} tokens",
-                expected=f"at most {limit:,} tokens, special ones included",
-                fix="divide the text, or give truncate=True to cut it",
-            )
-    return [encoder.packing.cut(x, np.zeros_like(x), limit)[0] for x in tokens]
-
-
-def most_new_tokens(model: keras.Model, encoder: TextEncoder) -> int | None:
-    """Returns how many tokens a model can add; None for any number."""
-    if not is_encoder_decoder(model):
-        return None
-    return encoder.max_length - len(_decoder_prompt(model, encoder))
-
-
 def generate_from(
     model: keras.Model,
     encoder: TextEncoder,
@@ -174,7 +136,7 @@ def generate_from(
     sampler = seeded(sampler, seed)
     beginnings = list(tokens)
     if most is not None:
-        beginnings = [np.array(_decoder_prompt(model, encoder))] * len(tokens)
+        beginnings = [np.array(decoder_prompt(model, encoder))] * len(tokens)
     length = max(map(len, beginnings)) + max_new_tokens
     loop, how = _loop(model, encoder, sampler, length)
     # KerasHub's beams count the likelihood of tokens that the prompt then replaces.
@@ -214,26 +176,6 @@ def _check_numbers(max_new_tokens: int, batch_size: int, most: int | None) -> No
             received=f"max_new_tokens={max_new_tokens}",
             expected=f"at most {most}",
         )
-
-
-def _beginnings(encoder: TextEncoder, prompts: Sequence[str]) -> list[np.ndarray]:
-    """Tokenizes beginnings: a text that is to go on has no end token."""
-    packing = dataclasses.replace(encoder.packing, end=())
-    tokens = dataclasses.replace(encoder, packing=packing).tokenize(list(prompts)).ids
-    for row, ids in enumerate(tokens):
-        if not len(ids):
-            raise ConfigError(
-                "an empty prompt gives the model nothing to go on from",
-                received=f"prompt {row}: {prompts[row]!r}",
-                fix="give a prompt, or declare the special token 'start' for the "
-                "tokenizer that the model is trained with",
-            )
-    return tokens
-
-
-def _decoder_prompt(model: Any, encoder: TextEncoder) -> tuple[int, ...]:
-    # A model that does not say what its decoder begins with is taken for a T5.
-    return getattr(model, "decoder_prompt", (encoder.packing.pad,))
 
 
 def _collated(
