@@ -47,6 +47,14 @@ def takes_any_length(run: FinishedRun) -> bool:
     return not generation.is_encoder_decoder(run.model)
 
 
+def without_tokens(run: FinishedRun, split: Split) -> dict[int, str]:
+    """Says which texts give the model nothing to go on from, by example."""
+    if not len(split):
+        return {}
+    rows = generation.without_tokens(run.model, run.encoder, list(split.inputs))
+    return dict.fromkeys(rows, "no token of the vocabulary to go on from")
+
+
 def results(
     run: FinishedRun, split: Split, arguments: Arguments
 ) -> Iterator[dict[str, Any]]:

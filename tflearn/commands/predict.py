@@ -206,6 +206,9 @@ def _generated(
         long = run.too_long(split, data)
         yield from (_error(split.ordinal(x), reason) for x, reason in long.items())
         split = _without(split, long)
+    empty = generation.without_tokens(run, split)
+    yield from (_error(split.ordinal(x), reason) for x, reason in empty.items())
+    split = _without(split, empty)
     if len(split):
         yield from generation.results(run, split, arguments)
 
