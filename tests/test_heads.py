@@ -180,7 +180,8 @@ def test_dtype_policies(case: Case, policy: str) -> None:
 def test_a_training_step_moves_the_weights(case: Case, policy: str) -> None:
     layer = case.make(dtype=policy)
     inputs = keras.Input(case.shape)
-    model = keras.Model(inputs, layer(Scale()(inputs)))
+    # A shift, since the length of features means nothing to a cosine.
+    model = keras.Model(inputs, layer(Shift()(inputs)))
     before = [array(weight) for weight in model.trainable_weights]
     model.compile(keras.optimizers.SGD(0.5), keras.losses.MeanSquaredError())
     loss = model.train_on_batch(features(case), np.ones((3, *case.output), "float32"))
@@ -232,6 +233,16 @@ def test_empty_rows_give_zeros_and_finite_gradients(case: Case, policy: str) -> 
     model.train_on_batch([x, mask], np.ones((3, 2), "float32"))
     for weight in model.trainable_weights:
         assert np.isfinite(array(weight)).all(), weight.path
+
+
+class Shift(keras.layers.Layer):
+    """Adds one weight to each feature."""
+
+    def build(self, input_shape: tuple[int | None, ...]) -> None:
+        self.shift = self.add_weight(shape=input_shape[-1:], initializer="zeros")
+
+    def call(self, inputs: object) -> object:
+        return inputs + self.shift
 
 
 class Scale(keras.layers.Layer):
