@@ -208,27 +208,6 @@ REGIMES = {
 ROWS = OBJECTIVES | REGIMES
 
 
-@pytest.fixture(autouse=True, scope="module")
-def compiled_once(tmp_path_factory):
-    """On JAX, the three networks of a row share what is compiled."""
-    if keras.backend.backend() != "jax":
-        yield
-        return
-    import jax
-
-    options = {
-        "jax_compilation_cache_dir": str(tmp_path_factory.mktemp("compiled")),
-        "jax_persistent_cache_min_compile_time_secs": 0,
-        "jax_persistent_cache_min_entry_size_bytes": 0,
-    }
-    before = {name: getattr(jax.config, name) for name in options}
-    for name, value in options.items():
-        jax.config.update(name, value)
-    yield
-    for name, value in before.items():
-        jax.config.update(name, value)
-
-
 class Killed(Exception):
     """Stands for a process that ends in the middle of a stage."""
 
