@@ -129,11 +129,6 @@ def images(target: str | None) -> Data:
     return Data(source=lambda: sources.arrays(columns), input="image", target=target)
 
 
-def words() -> backbones.Backbone:
-    """The text tower of image-text pretraining."""
-    return bert()
-
-
 @dataclasses.dataclass(frozen=True)
 class Row:
     """What is trained, on what, and how."""
@@ -180,7 +175,7 @@ OBJECTIVES = {
     "image_text": Row(
         convolutions,
         functools.partial(images, "label"),
-        functools.partial(objectives.image_text, text_backbone=words, dim=8),
+        functools.partial(objectives.image_text, text_backbone=gpt2, dim=8),
     ),
 }
 QUERY = "backbone/*/query|backbone/*/value"
