@@ -5,10 +5,9 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
-import rich.box
 import rich.table
-import rich.text
 
+from tflearn.reports.tables import cell, plain_table
 from tflearn.support.units import bytes_text
 from tflearn.training.placement import Row
 
@@ -22,15 +21,7 @@ def layout_table(rows: Sequence[Row]) -> rich.table.Table:
     Returns:
         The table; variables that differ in numbers of their paths only share a line.
     """
-    table = rich.table.Table(
-        title="layouts",
-        title_justify="left",
-        title_style="bold",
-        box=rich.box.SIMPLE_HEAD,
-        pad_edge=False,
-        padding=(0, 1),
-        header_style="dim",
-    )
+    table = plain_table("layouts")
     table.add_column("variables", overflow="fold")
     for name in ("number", "shape", "split", "bytes", "a device"):
         table.add_column(name, justify="right")
@@ -38,7 +29,7 @@ def layout_table(rows: Sequence[Row]) -> rich.table.Table:
         shape = " x ".join(map(str, same[0].shape)) or "1"
         split = ", ".join(axis or "-" for axis in same[0].layout)
         table.add_row(
-            rich.text.Text(str(name)),
+            cell(name),
             str(len(same)),
             shape,
             split if any(same[0].layout) else "whole",

@@ -33,7 +33,7 @@ def census_table(census: Sequence[Mapping[str, Any]]) -> rich.table.Table:
     Returns:
         The table; its last line is the sum.
     """
-    table = _table("census")
+    table = plain_table("census")
     table.add_column("layers", overflow="fold")
     for name in ("parameters", "trained"):
         table.add_column(name, justify="right", no_wrap=True)
@@ -42,9 +42,9 @@ def census_table(census: Sequence[Mapping[str, Any]]) -> rich.table.Table:
     # Rules are long and few: numbered here, spelled out below.
     rules = list(dict.fromkeys(str(row.get("rule", "")) for row in census))
     for row in merge_census(census):
-        role = _text(row["role"], _STYLES.get(row["role"], "dim"))
+        role = cell(row["role"], _STYLES.get(row["role"], "dim"))
         number = str(rules.index(str(row.get("rule", ""))) + 1)
-        table.add_row(_text(row["path"]), *_counts(row), role, number)
+        table.add_row(cell(row["path"]), *_counts(row), role, number)
     table.add_section()
     total = {
         key: sum(row.get(key, 0) for row in census)
@@ -101,7 +101,7 @@ def spec_table(spec: Spec) -> rich.table.Table:
         The table; with many classes it shows the largest and the smallest ones.
     """
     splits = list(spec.num_examples)
-    table = _table("data")
+    table = plain_table("data")
     table.add_column(spec.target, overflow="fold")
     for split in splits:
         table.add_column(split, justify="right", no_wrap=True)
@@ -109,7 +109,7 @@ def spec_table(spec: Spec) -> rich.table.Table:
         counts = [spec.class_counts.get(s, {}).get(name) for s in splits]
         # A name of None is the line that stands for the classes not shown.
         cells = ["" if c is None else count_text(c) for c in counts]
-        table.add_row(_text(name), *cells)
+        table.add_row(cell(name), *cells)
     table.add_section()
     totals = [count_text(spec.num_examples[split]) for split in splits]
     table.add_row("examples", *totals, style="bold")
@@ -132,7 +132,7 @@ def model_table(model: keras.Model) -> rich.table.Table:
     Returns:
         The table; numbered layers of one kind and size share a line.
     """
-    table = _table("model")
+    table = plain_table("model")
     table.add_column("layer", overflow="fold", ratio=2)
     table.add_column("kind", overflow="fold", ratio=2)
     table.add_column("output", overflow="fold", ratio=2)
@@ -157,7 +157,7 @@ def metrics_table(evaluations: Mapping[str, Mapping[str, Any]]) -> rich.table.Ta
     Returns:
         The table.
     """
-    table = _table("metrics")
+    table = plain_table("metrics")
     table.add_column("metric", overflow="fold")
     names: dict[str, None] = {}
     for split, evaluation in evaluations.items():
@@ -171,7 +171,7 @@ def metrics_table(evaluations: Mapping[str, Mapping[str, Any]]) -> rich.table.Ta
             report.estimate_text((evaluation.get("metrics") or {}).get(name))
             for evaluation in evaluations.values()
         ]
-        table.add_row(_text(name), *cells, style="bold" if name in leading else "")
+        table.add_row(cell(name), *cells, style="bold" if name in leading else "")
     return table
 
 
@@ -185,7 +185,7 @@ def sources_table(rows: Sequence[Mapping[str, Any]]) -> rich.table.Table:
         The table: a line a source, a column a point.
     """
     points = list(dict.fromkeys(row["after"] for row in rows))
-    table = _table("sources: before and after")
+    table = plain_table("sources: before and after")
     table.add_column("source", overflow="fold")
     table.add_column("metric", no_wrap=True)
     for name in points:
@@ -197,7 +197,7 @@ def sources_table(rows: Sequence[Mapping[str, Any]]) -> rich.table.Table:
             report.estimate_text(found[name]) if name in found else "–"
             for name in points
         ]
-        table.add_row(_text(source), metric, *cells)
+        table.add_row(cell(source), metric, *cells)
     return table
 
 
@@ -213,7 +213,7 @@ def comparison_table(arms: Sequence[ArmResult]) -> rich.table.Table:
     """
     metric = arms[0].metric if arms else "metric"
     split = arms[0].split if arms else ""
-    table = _table("comparison")
+    table = plain_table("comparison")
     table.add_column("arm", overflow="fold")
     table.add_column(f"{split} {metric}".strip(), justify="right", no_wrap=True)
     table.add_column("seeds", justify="right", no_wrap=True)
@@ -234,12 +234,13 @@ def comparison_table(arms: Sequence[ArmResult]) -> rich.table.Table:
         memory = bytes_text(arm.peak_memory_bytes) if arm.peak_memory_bytes else "–"
         style = "bold" if arm.mean is not None and arm.mean == best else ""
         table.add_row(
-            _text(arm.name), *cells, *([memory] if with_memory else []), style=style
+            cell(arm.name), *cells, *([memory] if with_memory else []), style=style
         )
     return table
 
 
-def _table(title: str) -> rich.table.Table:
+def plain_table(title: str) -> rich.table.Table:
+    """Returns an empty table in the style of all tables."""
     return rich.table.Table(
         title=title,
         title_justify="left",
@@ -252,11 +253,11 @@ def _table(title: str) -> rich.table.Table:
 
 
 def _caption(table: rich.table.Table, lines: Sequence[str]) -> None:
-    table.caption = _text("\n".join(lines), "dim")
+    table.caption = cell("\n".join(lines), "dim")
     table.caption_justify = "left"
 
 
-def _text(value: object, style: str = "") -> rich.text.Text:
+def cell(value: object, style: str = "") -> rich.text.Text:
     """Returns a cell whose brackets are no markup."""
     return rich.text.Text(str(value), style=style)
 
@@ -334,8 +335,8 @@ def _add_layer(
     parameters = layer.count_params()
     count = count_text(parameters) if parameters else "–"
     table.add_row(
-        _text(indent + (name or layer.name)),
-        _text(type(layer).__name__),
+        cell(indent + (name or layer.name)),
+        cell(type(layer).__name__),
         _output(layer),
         f"{times} × {count}" if times > 1 else count,
         style="dim" if indent else "",
@@ -347,8 +348,8 @@ def _output(layer: keras.Layer) -> rich.text.Text:
         output = layer.output
     except (AttributeError, ValueError):
         # A layer that is called several times, or not in a graph, has no one output.
-        return _text("")
+        return cell("")
     tensors = keras.tree.flatten(output)
     if len(tensors) > 1:
-        return _text(f"{len(tensors)} tensors")
-    return _text(", ".join(_shape(tensor.shape) for tensor in tensors))
+        return cell(f"{len(tensors)} tensors")
+    return cell(", ".join(_shape(tensor.shape) for tensor in tensors))

@@ -111,8 +111,10 @@ def _choices(prepared: Prepared) -> tuple[str, ...]:
     if chosen and "validation" not in prepared.examples:
         names = " and ".join(chosen)
         return (f"stage '{stage.name}' has no validation split: {names} do nothing",)
+    if not stage.restore_best:
+        return ()
     optimizer = prepared.make_optimizer(prepared.total_steps or 1)
-    if stage.restore_best and getattr(optimizer, "use_ema", False):
+    if getattr(optimizer, "use_ema", False):
         raise ConfigError(
             "the averages of use_ema are taken when a stage ends; the best validation "
             "is one of the weights that they are made of",
