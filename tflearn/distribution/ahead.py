@@ -83,7 +83,7 @@ def unallocated_variables() -> Iterator[None]:
     >>> with unallocated_variables():
     ...     large = keras.layers.Embedding(10**9, 10**3)
     ...     large.build(None)
-    >>> large.embeddings.shape
+    >>> tuple(large.embeddings.shape)
     (1000000000, 1000)
     """
     # Keras has no public way to make a variable without a value outside of a trace.
