@@ -8,7 +8,7 @@ import dataclasses
 import os
 from collections.abc import Mapping, Sequence
 from concurrent import futures
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 
@@ -57,6 +57,12 @@ class Examples(abc.ABC):
     @abc.abstractmethod
     def batch(self, indices: np.ndarray, *, length: int | None = None) -> Batch:
         """Returns what a model takes for some examples."""
+
+    def as_compared(self) -> Self:
+        """Returns these examples marked as compared with each other in a batch."""
+        marked = copy.copy(self)
+        marked.compared = True
+        return marked
 
 
 class TextExamples(Examples):

@@ -101,6 +101,7 @@ def _bind(
         metrics=_metrics,
         statistics=functools.partial(_statistics, temperature),
         summarize=_summarize,
+        arrange=lambda examples, targets: examples.as_compared(),
     )
 
 

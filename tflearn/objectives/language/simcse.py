@@ -98,6 +98,7 @@ def _bind(
         metrics=_metrics,
         statistics=functools.partial(_statistics, temperature),
         summarize=_summarize,
+        arrange=lambda examples, targets: examples.as_compared(),
     )
 
 
@@ -115,8 +116,12 @@ def _check_dropout(backbone: Backbone) -> None:
 def _make_batch(
     examples: TextExamples, indices: np.ndarray, rng: np.random.Generator
 ) -> Batch:
-    indices = np.asarray(indices)
-    return examples.batch(indices), indices.astype("int32")
+    del rng  # The two views of a text differ by dropout alone.
+    batch = examples.batch(indices)
+    tokens_of = np.concatenate(keras.tree.flatten(batch), axis=1)
+    # Equal texts have one number, so that they are not pushed apart.
+    numbers = np.unique(tokens_of, axis=0, return_inverse=True)[1]
+    return batch, numbers.reshape(-1).astype("int32")
 
 
 def _found(pairs: Any, examples: Any) -> Any:
