@@ -349,6 +349,15 @@ def test_predict_lines_of_text_from_standard_input(trained, capsys, monkeypatch)
     assert long["error"] == "22 tokens, more than 12"
 
 
+def test_blank_lines_are_counted_where_no_answer_stands(trained, capsys, monkeypatch):
+    stdin(monkeypatch, "a good film\n\na bad film\n")
+    capsys.readouterr()
+    predict(trained("text"), "-")
+    shown = capsys.readouterr()
+    assert len(shown.out.splitlines()) == 2
+    assert "note: standard_input.txt: 1 blank lines skipped" in shown.err
+
+
 def test_bytes_that_are_no_text_on_standard_input(trained, capsys, monkeypatch):
     text = b"\xef\xbb\xbfa good film\nca\xe9 film\n"
     good, bad = predicted(trained("text"), stdin(monkeypatch, text), capsys)

@@ -25,7 +25,7 @@ from tflearn.commands.arguments import Arguments
 from tflearn.data import Data, Split, images, sources
 from tflearn.evaluation import calibration
 from tflearn.support import files
-from tflearn.support.console import say
+from tflearn.support.console import say, warn
 from tflearn.support.errors import BackboneError, ConfigError, DataError, nearest
 from tflearn.training import finished, run_directory
 from tflearn.training.finished import FinishedRun
@@ -132,6 +132,9 @@ def _from_path(
         truncate=run.labels["truncate"],
     )
     dataset = data.load(target_kind="none", require_train=False)
+    for note in dataset.notes:
+        # Standard output may be the answers' own.
+        warn(f"note: {note}")
     split = dataset.splits["test"]
     _check_kind(run, split)
     rows = {bad.ordinal: _error(bad.ordinal, bad.reason) for bad in split.bad}
