@@ -22,7 +22,8 @@ import gin
 from gin import config as gin_config
 from gin import config_parser
 from tflearn.support import errors
-from tflearn.support.declarations import checks, names, statements, usage
+from tflearn.support.declarations import checks, names, permissions, statements, usage
+from tflearn.support.declarations.imports import Scanner
 from tflearn.support.declarations.reader import Parsed, Reader
 from tflearn.support.declarations.statements import Binding, Macro, Place, Reference
 from tflearn.support.errors import ConfigError, TflearnError
@@ -176,14 +177,29 @@ def load(
     >>> load("quickstart/digits.gin", "SEED = 1").experiment().seed
     1
     """
+    named = [gin_files] if isinstance(gin_files, str) else gin_files
+    texts = [bindings] if isinstance(bindings, str) else bindings
+    # An import runs a module's code, so what will be imported is known before.
+    scanner = Scanner(search_paths=search_paths, parse=_parse)
     reader = _reader(search_paths)
-    for name in [gin_files] if isinstance(gin_files, str) else gin_files:
-        reader.read_file(name)
-    for text in [bindings] if isinstance(bindings, str) else bindings:
-        reader.read_bindings(text)
+    for pass_ in (scanner, reader):
+        for name in named:
+            pass_.read_file(name)
+        for text in texts:
+            pass_.read_bindings(text)
+        if pass_ is scanner:
+            _tell_imports(scanner)
     declaration = _declaration(reader)
     declaration.activate()
     return declaration
+
+
+def _tell_imports(scanner: Scanner) -> None:
+    scanner.check()
+    others = permissions.foreign(scanner.found)
+    if others:
+        told = ", ".join(f"{module} ({place})" for module, place in others)
+        _log.warning("gin imports code that does not come with tflearn: %s", told)
 
 
 def _declaration(reader: Reader) -> Declaration:

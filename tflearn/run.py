@@ -14,6 +14,7 @@ from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 
 from tflearn.commands.arguments import Arguments
+from tflearn.support.declarations import permissions
 from tflearn.support.errors import ConfigError, TflearnError, nearest
 
 BACKENDS = ("jax", "tensorflow")
@@ -45,7 +46,7 @@ _EXAMPLES = {
 }
 # Libraries whose log lines and warnings are no news to a user.
 _NOISY = ("absl", "google", "jax", "keras", "orbax", "tensorflow")
-_ALWAYS = ("--mode", "--backend", "--debug")
+_ALWAYS = ("--mode", "--backend", "--debug", permissions.FLAG)
 _DECLARED = ("--gin_bindings", "--gin_search_path")
 _GENERATED = ("--max_new_tokens", "--sampler", "--temperature", "--seed")
 MODES: Mapping[str, Mode] = MappingProxyType(
@@ -83,6 +84,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     debug = "--debug" in flags
     try:
         arguments = parse(flags)
+        # For all that this process reads, the declarations of finished runs included.
+        permissions.allow_only(arguments.gin_allow_imports)
         _choose_backend(arguments.backend)
         _quieten(debug)
         # Only now may Keras be imported.
@@ -132,6 +135,7 @@ def parse(flags: Sequence[str]) -> Arguments:
         gin_files=tuple(given.gin_file or ()),
         gin_bindings=tuple(given.gin_bindings or ()),
         gin_search_paths=tuple(given.gin_search_path or ()),
+        gin_allow_imports=permissions.parse_allowed(given.gin_allow_imports),
         output_dir=given.output_dir,
         run_dir=given.run_dir,
         split=given.split,
@@ -168,6 +172,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--gin_file", action="append", help="a declaration; may be repeated")
     add("--gin_bindings", action="append", help='such as "SEED = 1"; may be repeated')
     add("--gin_search_path", action="append", help="a folder of gin files of your own")
+    add(permissions.FLAG, help="refuse others: tflearn,keras (default: import all)")
     add("--output_dir", help="the run directory (default: runs/<experiment>)")
     add("--run_dir", help="a finished run to evaluate, to predict with or to update")
     add("--split", help="the split to evaluate (default: test, else validation)")

@@ -15,6 +15,7 @@ class Arguments:
         gin_files: The declaration's files in order.
         gin_bindings: Bindings that override the files.
         gin_search_paths: Folders of the user's own gin files.
+        gin_allow_imports: The only packages that gin files may import; None for all.
         output_dir: The run directory to write; by default `runs/<experiment>`.
         run_dir: A finished run to read (`evaluate`, `predict`).
         split: Which split to evaluate; by default `test`, else `validation`.
@@ -34,6 +35,7 @@ class Arguments:
     gin_files: tuple[str, ...] = ()
     gin_bindings: tuple[str, ...] = ()
     gin_search_paths: tuple[str, ...] = ()
+    gin_allow_imports: tuple[str, ...] | None = None
     output_dir: str | None = None
     run_dir: str | None = None
     split: str | None = None

@@ -9,7 +9,7 @@ import pathlib
 import types
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
-from tflearn.support.declarations import search
+from tflearn.support.declarations import permissions, search
 from tflearn.support.declarations.names import (
     Import,
     Imports,
@@ -124,7 +124,7 @@ class Reader:
                 "gin files include each other in a circle",
                 received=" -> ".join([*chain, str(path)]),
             )
-        _log.info("%s %s", "  includes" if stack else "gin file", path)
+        self._announce(path, included=bool(stack))
         self.files.append(str(path))
         try:
             text = path.read_text(encoding="utf-8")
@@ -132,6 +132,9 @@ class Reader:
             raise ConfigError(f"{path} cannot be read", received=str(error)) from error
         source = _Source(path=path, number=next(self._numbers), text=text)
         self._read(source, {}, (*stack, source))
+
+    def _announce(self, path: pathlib.Path, *, included: bool) -> None:
+        _log.info("%s %s", "  includes" if included else "gin file", path)
 
     def _read(
         self, source: _Source, symbols: dict[str, Symbol], stack: tuple[_Source, ...]
@@ -167,6 +170,7 @@ class Reader:
             ) from error
 
     def _import(self, line: Import, symbols: dict[str, Symbol], place: Place) -> None:
+        permissions.check_import(line.module, place)
         module = self._load_module(line, place)
         symbol = Symbol(module=module, name=self.imports.add(line, module))
         symbols[line.bound_name] = symbol
@@ -192,7 +196,9 @@ class Reader:
         scope, argument = (), "/".join((*parsed.scope, parsed.selector))
         if parsed.argument:
             target, name = look_up(parsed.selector, symbols, place)
+            permissions.check_target(target, parsed.selector, place)
             scope, argument = parsed.scope, parsed.argument
+            permissions.check_argument(argument, parsed.value, place)
             check_parameter(target, parsed.selector, argument, place)
         binding = Binding(
             target=target,
@@ -213,6 +219,7 @@ class Reader:
 def _resolve(value: object, symbols: Mapping[str, Symbol], place: Place) -> object:
     if isinstance(value, Reference):
         target, name = look_up(value.name, symbols, place)
+        permissions.check_target(target, value.name, place)
         return Call(
             target=target,
             scope=value.scope,
