@@ -390,6 +390,9 @@ def test_importances_of_another_model_are_refused(tmp_path) -> None:
             importances=wrong,
         )
     with pytest.raises(ConfigError, match="no file with the Fisher"):
-        fisher.read(tmp_path / "absent.npz")
+        anchors.ewc(path=str(tmp_path / "absent.npz"))
+    (tmp_path / "junk.npz").write_bytes(b"no archive")
+    with pytest.raises(ConfigError, match=r"junk\.npz"):
+        anchors.ewc(path=str(tmp_path / "junk.npz"))
     with pytest.raises(ConfigError, match="other classes"):
         fisher.with_data(prepare(make_stage()), iris("setosa", "virginica"))

@@ -140,12 +140,14 @@ def ewc(
             received=f"stage={stage!r}, data={data!r}, path={path!r}",
         )
     fisher.check(samples=samples, labels=labels)
+    # Now, so that a wrong file shows before the first stage trains.
+    stored = None if path is None else fisher.read(path)
 
     def importance(
         prepared: Prepared, earlier: Mapping[str, Prepared]
     ) -> dict[str, np.ndarray]:
-        if path is not None:
-            return fisher.read(path)
+        if stored is not None:
+            return stored
         old = earlier[stage] if stage is not None else prepared
         if data is not None:
             old = fisher.with_data(prepared, data())

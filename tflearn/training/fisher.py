@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import pathlib
+import zipfile
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -128,16 +129,24 @@ def read(path: str | pathlib.Path) -> dict[str, np.ndarray]:
     """Reads what `write` wrote.
 
     Raises:
-        ConfigError: There is no such file.
+        ConfigError: There is no such file, or it is another kind of file.
     """
+    expected = "RUN/stages/NAME/fisher.npz of a stage with anchors.ewc"
     if not pathlib.Path(path).is_file():
         raise ConfigError(
             "there is no file with the Fisher information",
             received=str(path),
-            expected="RUN/stages/NAME/fisher.npz of a stage with anchors.ewc",
+            expected=expected,
         )
-    with np.load(path, allow_pickle=False) as arrays:
-        return dict(arrays)
+    try:
+        with np.load(path, allow_pickle=False) as arrays:
+            return dict(arrays)
+    except (OSError, ValueError, TypeError, zipfile.BadZipFile) as error:
+        raise ConfigError(
+            "this file holds no Fisher information",
+            received=f"{path}: {error}",
+            expected=expected,
+        ) from error
 
 
 def gradients_of(
