@@ -158,6 +158,7 @@ OBJECTIVES = {
     "causal_lm": Row(gpt2, UNLABELLED, objectives.causal_lm),
     "masked_lm": Row(bert, UNLABELLED, objectives.masked_lm),
     "span_corruption": Row(t5, UNLABELLED, objectives.span_corruption),
+    "seq2seq": Row(t5, functools.partial(texts, "label"), objectives.seq2seq),
     "replaced_tokens": Row(bert, UNLABELLED, objectives.replaced_tokens),
     "simcse": Row(bert, UNLABELLED, objectives.simcse),
     "simclr": Row(
