@@ -349,6 +349,20 @@ def test_predict_lines_of_text_from_standard_input(trained, capsys, monkeypatch)
     assert long["error"] == "22 tokens, more than 12"
 
 
+def test_a_run_with_another_vocabulary_is_no_start(trained, tmp_path, capsys) -> None:
+    folder = trained("text")
+    swapped = "['[PAD]', '[UNK]', '[CLS]', '[SEP]', '[MASK]', 'bad', 'good', 'a', 'b']"
+    flags = [
+        f"--gin_file={folder}/tiny.gin",
+        f"--gin_bindings=experiment.Experiment.start_from = '{folder}/run'",
+        f"--gin_bindings=keras_hub.models.BertTokenizer.vocabulary = {swapped}",
+        f"--output_dir={tmp_path}/run",
+    ]
+    assert line.main(flags) == 2
+    assert "trained with another vocabulary" in capsys.readouterr().err
+    assert line.main([*flags[:2], flags[3]]) == 0
+
+
 def test_blank_lines_are_counted_where_no_answer_stands(trained, capsys, monkeypatch):
     stdin(monkeypatch, "a good film\n\na bad film\n")
     capsys.readouterr()

@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from tflearn.backbones import Backbone, load_model, read_weights
-from tflearn.backbones.encoder_files import same_vocabulary
+from tflearn.backbones.encoder_files import Encoder, same_vocabulary
 from tflearn.backbones.transfer import transfer
 from tflearn.backbones.weight_files import arrays_by_path
 from tflearn.data import Data, Dataset
@@ -139,7 +139,7 @@ def start_from(folder: str, stage: Prepared) -> str:
         One line on what was done.
 
     Raises:
-        RunError: There is no finished run.
+        RunError: There is no finished run, or its vocabulary is another one.
         BackboneError: Its backbone is another one.
     """
     labels = read_labels(folder)
@@ -148,8 +148,8 @@ def start_from(folder: str, stage: Prepared) -> str:
         stage.task,
         list(stage.dataset.classes),
     )
+    _check_encoders(stage, model, all_of_them=same)
     if same:
-        _check_encoders(stage, model)
         network = stage.network.deployed
         log = transfer(arrays_by_path(load_model(model / MODEL_FILE)), network)
     else:
@@ -162,9 +162,11 @@ def start_from(folder: str, stage: Prepared) -> str:
     return line
 
 
-def _check_encoders(stage: Prepared, model: pathlib.Path) -> None:
-    """Checks that the weights mean the same tokens, where a second encoder has some."""
-    encoders = stage.pretext.encoders if stage.pretext is not None else {}
+def _check_encoders(stage: Prepared, model: pathlib.Path, *, all_of_them: bool) -> None:
+    """Checks that the weights mean the same tokens, those of a second encoder too."""
+    encoders: dict[str, Encoder] = {"encoder": stage.network.backbone.encoder}
+    if all_of_them and stage.pretext is not None:
+        encoders |= stage.pretext.encoders
     for name, encoder in encoders.items():
         if not same_vocabulary(encoder, model / name):
             raise RunError(
