@@ -54,6 +54,7 @@ MODES: Mapping[str, Mode] = MappingProxyType(
         "train": Mode((), ("--gin_file", "--run_dir", *_DECLARED, "--output_dir")),
         "check": Mode(("--gin_file",), (*_DECLARED, "--topology")),
         "compare": Mode(("--gin_file",), (*_DECLARED, "--output_dir")),
+        "resume_test": Mode(("--gin_file",), (*_DECLARED, "--output_dir", "--steps")),
         "evaluate": Mode(
             ("--run_dir",), (*_DECLARED, "--split", "--input", "--output")
         ),
@@ -78,7 +79,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         argv: The flags; those of the process by default.
 
     Returns:
-        The exit code: 0, 2 for a mistake of the user, 130 when interrupted.
+        The exit code: 0, 1 where a resume test found a difference, 2 for a mistake
+        of the user, 130 when interrupted.
     """
     flags = sys.argv[1:] if argv is None else list(argv)
     debug = "--debug" in flags
@@ -147,6 +149,7 @@ def parse(flags: Sequence[str]) -> Arguments:
         temperature=given.temperature,
         seed=given.seed,
         topology=given.topology,
+        steps=given.steps,
         debug=given.debug,
     )
 
@@ -183,6 +186,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--sampler", help="greedy, random, top_k:40 (default), top_p:0.9, beam:4")
     add("--temperature", help="what logits are divided by (default: 1)")
     add("--seed", help="another seed draws other texts (default: 0)")
+    add("--steps", help="for resume_test: each stage is killed after so many (10)")
     add("--topology", help="for check: compile for a TPU slice, such as v5e:2x4")
     add("--backend", help="jax or tensorflow (default: KERAS_BACKEND, else jax)")
     add("--debug", action="store_true", help="show tracebacks and all log lines")

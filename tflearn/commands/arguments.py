@@ -27,6 +27,8 @@ class Arguments:
         temperature: What its logits are divided by, as given.
         seed: Decides what it draws, as given.
         topology: For `check`, the TPU slice to compile for, such as `v5e:2x4`.
+        steps: For `resume_test`, after how many steps of a stage it is killed, as
+            given.
         debug: Whether errors show where in the code they arose.
     """
 
@@ -47,4 +49,5 @@ class Arguments:
     temperature: str | None = None
     seed: str | None = None
     topology: str | None = None
+    steps: str | None = None
     debug: bool = False
