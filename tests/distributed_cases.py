@@ -11,6 +11,7 @@ import os
 import pathlib
 import sys
 import tempfile
+from typing import Any
 
 os.environ["KERAS_BACKEND"] = "jax"
 os.environ["XLA_FLAGS"] = "--xla_force_host_platform_device_count=8"
@@ -34,6 +35,9 @@ LAYOUTS = {
     "fully_sharded": Distribution(kind="fully_sharded"),
     "two_axes": Distribution(kind="fully_sharded", mesh={"data": 2, "fsdp": 4}),
     "tensor": Distribution(kind="tensor", mesh={"data": -1, "model": 4}),
+    "fsdp_model": Distribution(kind="fully_sharded", mesh={"fsdp": -1, "model": 2}),
+    "cube": Distribution(kind="fully_sharded", mesh={"data": 2, "fsdp": 2, "model": 2}),
+    "tensor_cube": Distribution(kind="tensor", mesh={"data": 2, "fsdp": 2, "model": 2}),
     "four_devices": Distribution(kind="fully_sharded", devices=4),
     "rules": Distribution(
         kind="fully_sharded",
@@ -158,7 +162,7 @@ def train(
     start: int = 0,
     steps: int = STEPS,
     folder: pathlib.Path | None = None,
-) -> dict[str, object]:
+) -> dict[str, Any]:
     """Trains step by step; begins with a checkpoint of `folder`, or leaves one."""
     built = build(declared)
     with built.devices.scope():
@@ -194,7 +198,7 @@ def train(
         }
 
 
-def resume(task: str, first: str, second: str) -> dict[str, object]:
+def resume(task: str, first: str, second: str) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as folder:
         path = pathlib.Path(folder) / "saved"
         before = train(declare(task, first), steps=4, folder=path)

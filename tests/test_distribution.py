@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import math
 import os
@@ -15,7 +16,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tflearn.distribution import Distribution, layouts, resolve
+from tflearn.distribution import Distribution, layouts, plan, resolve
 from tflearn.support.errors import ConfigError
 from tflearn.training.rematerialization import rematerialize
 
@@ -75,12 +76,14 @@ def test_a_mesh_that_does_not_fit_is_refused() -> None:
         layouts.axis_sizes(declared, 8)
 
 
-def test_a_mesh_whose_numbers_would_be_wrong_is_refused() -> None:
-    mesh = {"data": 2, "fsdp": 2, "model": -1}
-    declared = Distribution(kind="tensor", mesh=mesh)
-    assert layouts.axis_sizes(declared, 4) == {"data": 2, "fsdp": 2, "model": 1}
-    with pytest.raises(ConfigError, match="wrong numbers on some meshes"):
-        layouts.axis_sizes(declared, 8)
+@pytest.mark.parametrize("order", list(itertools.permutations(plan.AXES)))
+def test_three_axes_have_the_order_in_which_the_compiler_is_right(order) -> None:
+    declared = Distribution(kind="tensor", mesh={name: 2 for name in order})
+    assert list(layouts.axis_sizes(declared, 8)) == ["fsdp", "data", "model"]
+    two = Distribution(kind="tensor", mesh={name: 2 for name in order[:2]})
+    assert [n for n, size in layouts.axis_sizes(two, 4).items() if size > 1] == [
+        *order[:2]
+    ]
 
 
 def test_one_device_stays_one_device() -> None:
@@ -222,7 +225,15 @@ def test_a_whole_run_ends_with_the_same_model_on_eight_devices(small) -> None:
 
 
 TASKS = ("text", "lora", "image", "probe")
-SPLIT = ("data", "fully_sharded", "two_axes", "tensor")
+SPLIT = (
+    "data",
+    "fully_sharded",
+    "two_axes",
+    "fsdp_model",
+    "cube",
+    "tensor",
+    "tensor_cube",
+)
 
 
 @pytest.fixture(scope="module")
