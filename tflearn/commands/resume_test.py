@@ -59,14 +59,15 @@ def main(arguments: Arguments) -> int:
         _kill(arguments, killed, steps, stage)
     say("resumed to the end")
     _finish(arguments, killed, steps)
-    found = [line for stage in stages for line in _compare(straight, killed, stage)]
+    found = [line for stage in stages for line in compare(straight, killed, stage)]
     for line in found:
         say(line)
-    if not arguments.output_dir and not any(map(_is_difference, found)):
+    differs = any(map(is_difference, found))
+    if not arguments.output_dir and not differs:
         shutil.rmtree(folder)
     elif not arguments.output_dir:
         say(f"both runs are kept in {folder}")
-    return int(any(map(_is_difference, found)))
+    return int(differs)
 
 
 def run_short(text: str) -> None:
@@ -93,6 +94,26 @@ def run_short(text: str) -> None:
         if known is None:
             raise
         sys.exit(str(known))
+
+
+def compare(straight: pathlib.Path, killed: pathlib.Path, stage: str) -> list[str]:
+    """Compares what two runs of one experiment left of a stage, bit by bit.
+
+    Args:
+        straight: A run directory.
+        killed: Another one.
+        stage: Name of the stage.
+
+    Returns:
+        A line each for the newest checkpoint, the final weights, the rows of metrics
+        and the evaluations.
+    """
+    return list(_compared(straight, killed, stage))
+
+
+def is_difference(line: str) -> bool:
+    """Tells whether a line of `compare` names a difference."""
+    return line.startswith("DIFFERENT")
 
 
 def _number(text: str | None) -> int:
@@ -150,12 +171,9 @@ def _check_ended_well(code: int, said: str) -> None:
         raise RunError("a run of the test failed", received=said.strip()[-2000:])
 
 
-def _is_difference(line: str) -> bool:
-    return line.startswith("DIFFERENT")
-
-
-def _compare(straight: pathlib.Path, killed: pathlib.Path, stage: str) -> Iterator[str]:
-    """Compares what two runs of a stage left, a line for each part of it."""
+def _compared(
+    straight: pathlib.Path, killed: pathlib.Path, stage: str
+) -> Iterator[str]:
     pairs = [folder / "stages" / stage for folder in (straight, killed)]
     for name in ("checkpoints", "end"):
         yield f"{_variables([pair / name for pair in pairs])} in {stage}/{name}"

@@ -1,0 +1,68 @@
+"""A killed run ends with the same bits, and a difference would be found."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import pathlib
+
+import keras
+import numpy as np
+import pytest
+
+from tflearn.commands import resume_test
+from tflearn.training.checkpoints import Checkpoints
+
+line = importlib.import_module("tflearn.run")
+
+DIGITS = "--gin_file=quickstart/digits.gin"
+
+
+def write(folder: pathlib.Path, value: float, rows: list[dict[str, float]]) -> None:
+    """Writes what a run leaves of a stage, as far as it is compared."""
+    stage = folder / "stages/tune"
+    model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(1, name="head")])
+    model.set_weights([np.full((2, 1), 0.5, "float32"), np.full(1, value, "float32")])
+    for name in ("checkpoints", "end"):
+        saved = Checkpoints(stage / name)
+        saved.save(4, model)
+        saved.close()
+    text = "".join(json.dumps(row) + "\n" for row in rows)
+    (stage / "metrics.jsonl").write_text(text)
+    (stage / "report.json").write_text('{"evaluations": {"test": {"accuracy": 1.0}}}')
+
+
+def test_equal_runs_are_equal_and_a_last_bit_is_a_difference(tmp_path) -> None:
+    rows = [{"step": 2, "loss": 0.5}, {"step": 4, "loss": 0.25}]
+    write(tmp_path / "one", 1.0, rows)
+    write(tmp_path / "same", 1.0, rows)
+    write(tmp_path / "bit", float(np.nextafter(np.float32(1), np.float32(2))), rows)
+    write(tmp_path / "row", 1.0, rows[:1])
+
+    def found(name: str) -> list[str]:
+        lines = resume_test.compare(tmp_path / "one", tmp_path / name, "tune")
+        assert len(lines) == 4
+        return [line for line in lines if resume_test.is_difference(line)]
+
+    assert found("same") == []
+    weights = found("bit")
+    assert len(weights) == 2 and all(
+        "head/bias by up to 1.19e-07" in x for x in weights
+    )
+    assert found("row") == ["DIFFERENT: 2 and 1 rows in tune/metrics.jsonl"]
+
+
+@pytest.mark.parametrize("steps", ["0", "-1", "many"])
+def test_the_number_of_steps_is_checked(steps: str, capsys) -> None:
+    assert line.main(["--mode=resume_test", DIGITS, f"--steps={steps}"]) == 2
+    assert "--steps is a number of steps" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_the_proof_on_an_experiment_of_two_stages(tmp_path, capsys) -> None:
+    flags = ["--mode=resume_test", DIGITS, "--steps=8"]
+    assert line.main([*flags, f"--output_dir={tmp_path}/runs"]) == 0
+    shown = capsys.readouterr().out
+    assert shown.count("variables are bit-identical") == 4
+    assert shown.count("4 rows are identical") == 2
+    assert (tmp_path / "runs/killed/report.json").exists()
