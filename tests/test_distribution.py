@@ -99,14 +99,6 @@ def test_more_devices_than_there_are_is_refused() -> None:
         resolve(Distribution(kind="data", devices=1000))
 
 
-@on_jax
-def test_several_processes_are_refused_where_they_would_repeat_examples() -> None:
-    with pytest.raises(ConfigError, match="several processes need three values"):
-        resolve(Distribution(coordinator="localhost:5000"))
-    with pytest.raises(ConfigError, match="not possible on JAX yet"):
-        resolve(Distribution(coordinator="localhost:5000", processes=2, process_id=0))
-
-
 @pytest.mark.parametrize(
     ("size", "expected"), [(12, "8 or 16"), (3, "Expected: 8"), (33, "32 or 40")]
 )
@@ -184,6 +176,17 @@ def test_a_rule_that_does_not_fit_is_an_error(rules, message) -> None:
     declared = Distribution(kind="tensor", rules=rules)
     with pytest.raises(ConfigError, match=message):
         layouts.plan(BLOCK, distribution=declared, axes={"data": 1, "model": 4})
+
+
+def test_on_three_axes_weights_are_not_divided_over_data() -> None:
+    declared = Distribution(
+        kind="tensor", rules={"*/query/kernel": (None, "data", None)}
+    )
+    layouts.plan(BLOCK, distribution=declared, axes={"data": 4, "fsdp": 1, "model": 2})
+    with pytest.raises(ConfigError, match="over 'data'.*'fsdp' and 'model'"):
+        layouts.plan(
+            BLOCK, distribution=declared, axes={"fsdp": 2, "data": 2, "model": 2}
+        )
 
 
 def test_a_large_variable_that_would_stay_whole_must_be_declared() -> None:

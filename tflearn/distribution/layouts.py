@@ -235,6 +235,13 @@ def _check_rules(
                     expected=tuple(axes),
                     nearest=nearest(str(axis), axes),
                 )
+        if "data" in named and sum(size > 1 for size in axes.values()) > 2:
+            # XLA would swap rows of the batch, as with `data` before `fsdp`.
+            raise ConfigError(
+                f"the layout rule '{rule}' divides a weight over 'data'",
+                received=f"{tuple(layout)} on the mesh {dict(axes)}",
+                expected="'fsdp' and 'model', where all three axes are larger than 1",
+            )
         if len(set(named)) < len(named):
             raise ConfigError(
                 f"the layout rule '{rule}' uses an axis twice", received=tuple(layout)
