@@ -14,7 +14,7 @@ import keras
 from tflearn import distribution as distributions
 from tflearn import regimes
 from tflearn.backbones import Backbone
-from tflearn.distribution import Devices, Distribution, layouts, tf_strategy
+from tflearn.distribution import Devices, Distribution, layouts, processes, tf_strategy
 from tflearn.reports.html import write_report
 from tflearn.reports.report import Report, StageReport
 from tflearn.reports.stages import run_stage
@@ -177,7 +177,8 @@ def run(experiment: Experiment, *, output_dir: str) -> Report:
 
     The order of things:
 
-    1. the run directory must be new or hold this experiment;
+    1. the other processes are joined, if there are any; the run directory must be new
+       or hold this experiment;
     2. devices, precision, seeds, backbone, data, heads: everything is built, so
        that a mistake in the last stage shows before the first one trains;
     3. the declaration and the environment are written;
@@ -195,6 +196,7 @@ def run(experiment: Experiment, *, output_dir: str) -> Report:
         TflearnError: The declaration, the data or the run directory are wrong.
     """
     folder = pathlib.Path(output_dir)
+    processes.start(experiment.distribution)
     if run_directory.is_finished(folder, experiment.declaration):
         say(f"{folder} is finished; its report is {folder / 'report.html'}")
         return Report.from_json(files.read_json(folder / run_directory.REPORT))
@@ -211,6 +213,8 @@ def run(experiment: Experiment, *, output_dir: str) -> Report:
         seconds = built.seconds | {"export": time.perf_counter() - started}
         report = _report(built, reports, sources, seconds)
         write_report(report, folder)
+        # A process that ends earlier would be taken for lost.
+        processes.meet()
     return report
 
 

@@ -48,10 +48,13 @@ _EXAMPLES = {
 _NOISY = ("absl", "google", "jax", "keras", "orbax", "tensorflow")
 _ALWAYS = ("--mode", "--backend", "--debug", permissions.FLAG)
 _DECLARED = ("--gin_bindings", "--gin_search_path")
+_PROCESSES = ("--coordinator", "--processes", "--process_id")
 _GENERATED = ("--max_new_tokens", "--sampler", "--temperature", "--seed")
 MODES: Mapping[str, Mode] = MappingProxyType(
     {
-        "train": Mode((), ("--gin_file", "--run_dir", *_DECLARED, "--output_dir")),
+        "train": Mode(
+            (), ("--gin_file", "--run_dir", *_DECLARED, "--output_dir", *_PROCESSES)
+        ),
         "check": Mode(("--gin_file",), (*_DECLARED, "--topology")),
         "compare": Mode(("--gin_file",), (*_DECLARED, "--output_dir")),
         "resume_test": Mode(("--gin_file",), (*_DECLARED, "--output_dir", "--steps")),
@@ -148,6 +151,9 @@ def parse(flags: Sequence[str]) -> Arguments:
         sampler=given.sampler,
         temperature=given.temperature,
         seed=given.seed,
+        coordinator=given.coordinator,
+        processes=given.processes,
+        process_id=given.process_id,
         topology=given.topology,
         steps=given.steps,
         debug=given.debug,
@@ -187,6 +193,9 @@ def _parser() -> argparse.ArgumentParser:
     add("--temperature", help="what logits are divided by (default: 1)")
     add("--seed", help="another seed draws other texts (default: 0)")
     add("--steps", help="for resume_test: each stage is killed after so many (10)")
+    add("--coordinator", help="host:port of process 0, for several processes")
+    add("--processes", help="how many processes there are")
+    add("--process_id", help="which one this is, from 0")
     add("--topology", help="for check: compile for a TPU slice, such as v5e:2x4")
     add("--backend", help="jax or tensorflow (default: KERAS_BACKEND, else jax)")
     add("--debug", action="store_true", help="show tracebacks and all log lines")

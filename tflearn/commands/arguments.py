@@ -26,6 +26,9 @@ class Arguments:
         sampler: How it chooses tokens; see `tflearn.evaluation.generation`.
         temperature: What its logits are divided by, as given.
         seed: Decides what it draws, as given.
+        coordinator: Address `host:port` of process 0, for several processes.
+        processes: How many there are, as given.
+        process_id: Which one this is, from 0, as given.
         topology: For `check`, the TPU slice to compile for, such as `v5e:2x4`.
         steps: For `resume_test`, after how many steps of a stage it is killed, as
             given.
@@ -48,6 +51,9 @@ class Arguments:
     sampler: str | None = None
     temperature: str | None = None
     seed: str | None = None
+    coordinator: str | None = None
+    processes: str | None = None
+    process_id: str | None = None
     topology: str | None = None
     steps: str | None = None
     debug: bool = False

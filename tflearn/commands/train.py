@@ -33,6 +33,7 @@ def main(arguments: Arguments) -> int:
         declared = _update(arguments, arguments.run_dir)
     else:
         declared = config.load_arguments(arguments).experiment()
+    declared = _in_processes(declared, arguments)
     folder = arguments.output_dir or f"runs/{declared.name}"
     report = experiment.run(declared, output_dir=folder)
     for stage in report.stages:
@@ -43,6 +44,32 @@ def main(arguments: Arguments) -> int:
         console.print(sources_table(report.sources))
     say(f"report: {folder}/report.html")
     return 0
+
+
+def _in_processes(
+    declared: experiment.Experiment, arguments: Arguments
+) -> experiment.Experiment:
+    """Says which process this is; that is no part of the declaration that is kept."""
+    found = {
+        "coordinator": arguments.coordinator,
+        "processes": _whole("processes", arguments.processes),
+        "process_id": _whole("process_id", arguments.process_id),
+    }
+    given = {name: value for name, value in found.items() if value is not None}
+    if not given:
+        return declared
+    distribution = dataclasses.replace(declared.distribution, **given)
+    return dataclasses.replace(declared, distribution=distribution)
+
+
+def _whole(flag: str, given: str | None) -> int | None:
+    if given is None:
+        return None
+    if not given.isdecimal():
+        raise ConfigError(
+            f"--{flag} takes a whole number", received=given, expected="such as 2"
+        )
+    return int(given)
 
 
 def _update(arguments: Arguments, run_dir: str) -> experiment.Experiment:

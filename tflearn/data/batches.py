@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
+import keras
 import numpy as np
 
 from tflearn.data.augmentation import Augmentation
@@ -21,6 +22,9 @@ if TYPE_CHECKING:
 TrainBatch = tuple[Any, ...]
 
 MakeBatch = Callable[[Any, np.ndarray, np.random.Generator], TrainBatch]
+
+#: Gives the rows of a batch of some size that this process makes.
+Share = Callable[[int], np.ndarray]
 
 
 class RawBatches:
@@ -45,7 +49,7 @@ class RawBatches:
     ) -> None:
         self._examples = examples
         self._targets = targets
-        self._order = order
+        self.order = order
         self._weights = weights
         self._pixels = pixels
 
@@ -54,13 +58,28 @@ class RawBatches:
         return 2**62
 
     def __getitem__(self, step: int) -> TrainBatch:
-        indices = self._order.indices(int(step))
+        return self.part(step, None)
+
+    def part(self, step: int, share: Share | None) -> TrainBatch:
+        """Returns the rows of a batch that this process makes, and reads no others."""
+        indices = self.order.indices(int(step))
+        length = self._length(indices)
+        if share is not None:
+            indices = indices[share(len(indices))]
         if self._pixels and isinstance(self._examples, ImageExamples):
             inputs: Any = self._examples.pixels(indices)
         else:
-            inputs = self._examples.batch(indices)
+            inputs = self._examples.batch(indices, length=length)
         batch = (inputs, self._targets[indices])
         return batch if self._weights is None else (*batch, self._weights[indices])
+
+    def _length(self, indices: np.ndarray) -> int | None:
+        """Returns the length that the whole batch is padded to."""
+        lengths, fits = self._examples.lengths, self._examples.padded_lengths
+        if lengths is None or not fits:
+            return None
+        longest = int(np.max(lengths[indices]))
+        return next(fit for fit in fits if fit >= longest)
 
 
 class MadeBatches:
@@ -82,15 +101,23 @@ class MadeBatches:
         seed: int,
     ) -> None:
         self._examples = examples
-        self._order = order
+        self.order = order
         self._make_batch = make_batch
         self._seed = seed
 
     def __len__(self) -> int:
         return 2**62
 
+    def part(self, step: int, share: Share | None) -> TrainBatch:
+        """Returns the rows of a batch that this process trains on.
+
+        The whole is made: what is drawn for a row hangs on the rows before it, and
+        some objectives compare rows.
+        """
+        return own_rows(self[step], share)
+
     def __getitem__(self, step: int) -> TrainBatch:
-        indices = self._order.indices(int(step))
+        indices = self.order.indices(int(step))
         rng = generator(self._seed, int(step))
         if isinstance(self._examples, JoinedRows):
             return self._examples.each(
@@ -130,6 +157,32 @@ class TrainBatches:
             raise IndexError(step)
         return self.finish(step, self.raw[step])
 
+    def part(self, step: int, share: Share | None) -> TrainBatch:
+        """Returns the rows of a batch that this process makes.
+
+        Args:
+            step: The step.
+            share: As `tflearn.distribution.arrays.share` gives it.
+        """
+        raw = self.raw.part(step, self.raw_share(share))
+        return self.finish_part(step, raw, share)
+
+    def indices(self, step: int) -> np.ndarray:
+        """Returns the examples of a step, `(batch,)` int64."""
+        return self.raw.order.indices(step)
+
+    def raw_share(self, share: Share | None) -> Share | None:
+        """Returns which rows `finish_part` takes: those that have to be read."""
+        # Keras draws an augmentation for the whole batch, so all of it is read.
+        return None if self._augmentation else share
+
+    def finish_part(
+        self, step: int, raw: TrainBatch, share: Share | None
+    ) -> TrainBatch:
+        """Augments and scales the raw part of a step."""
+        batch = self.finish(step, raw)
+        return own_rows(batch, share) if self._augmentation else batch
+
     @property
     def is_costly(self) -> bool:
         """Whether making a batch takes so long that several threads pay."""
@@ -143,6 +196,18 @@ class TrainBatches:
         images, targets, *weights = raw
         images, targets = self._augmentation(images, targets, step=step)
         return (self.examples.scale(images), targets, *weights)
+
+
+def own_rows(batch: Any, share: Share | None) -> Any:
+    """Returns the rows of a batch that this process makes.
+
+    Args:
+        batch: Arrays `(batch, ...)` in any structure; they may differ in their length.
+        share: Gives the rows; None for all.
+    """
+    if share is None:
+        return batch
+    return keras.tree.map_structure(lambda array: array[share(len(array))], batch)
 
 
 def generator(seed: int, step: int) -> np.random.Generator:

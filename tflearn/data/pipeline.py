@@ -140,6 +140,8 @@ def describe(dataset: Dataset, examples: Mapping[str, Examples]) -> Spec:
 def stream(batches: TrainBatches, *, start_step: int, num_steps: int) -> Any:
     """Streams training batches, made ahead in threads or worker processes.
 
+    Where a run has several processes, each streams its own rows of them.
+
     Args:
         batches: Random access to the batches.
         start_step: The first step; the stream seeks to it.

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import functools
 import os
+from collections.abc import Callable
 from typing import Any
 
 import grain
 import numpy as np
 from absl import flags
 
-from tflearn.data.batches import TrainBatch, TrainBatches
+from tflearn.data.batches import Share, TrainBatch, TrainBatches
+from tflearn.distribution.arrays import share
 
 # Batches that are made ahead of the one that is being trained on.
 _AHEAD = 4
@@ -37,6 +40,8 @@ class Stream(grain.IterDataset):
         self._batches = batches
         self._start = start_step
         self._count = num_steps
+        # Here and not in the threads, which do not know what is active.
+        self._share = share()
         self._head: dict[int, TrainBatch] = {}
 
     def __len__(self) -> int:
@@ -51,7 +56,7 @@ class Stream(grain.IterDataset):
         if place >= _LOOKED_AT:
             return None
         if place not in self._head:
-            self._head[place] = self._batches[self._start + place]
+            self._head[place] = self._batches.part(self._start + place, self._share)
         return self._head[place]
 
     def tail(self, place: int) -> grain.DatasetIterator:
@@ -59,8 +64,8 @@ class Stream(grain.IterDataset):
         first, stop = self._start + place, self._start + self._count
         batches = self._batches
         if batches.workers:
-            return _in_processes(batches, first, stop)
-        source: Any = _Finished(batches)
+            return _in_processes(batches, first, stop, self._share)
+        source: Any = _Source(batches, batches.part, self._share)
         steps = grain.MapDataset.source(source)[first:stop]
         # Decoding and augmentation run outside the interpreter lock. What is cheap is
         # made in place: handing it over from a thread would cost more.
@@ -114,27 +119,39 @@ class _Iterator(grain.DatasetIterator):
             self._tail = None
 
 
-class _Finished:
+class _Source:
     """The batches as a Grain source."""
 
-    def __init__(self, batches: TrainBatches) -> None:
-        self._batches = batches
+    def __init__(
+        self,
+        batches: TrainBatches,
+        part: Callable[[int, Share | None], TrainBatch],
+        share: Share | None,
+    ) -> None:
+        self._length = len(batches.raw)
+        self._part = part
+        self._share = share
 
     def __len__(self) -> int:
-        return len(self._batches.raw)
+        return self._length
 
     def __getitem__(self, step: Any) -> TrainBatch:
-        return self._batches[int(step)]
+        return self._part(int(step), self._share)
 
 
 def _in_processes(
-    batches: TrainBatches, first: int, stop: int
+    batches: TrainBatches, first: int, stop: int, share: Share | None
 ) -> grain.DatasetIterator:
     """Decodes in worker processes; augments here, where the backend runs."""
     if not flags.FLAGS.is_parsed():
         # Grain's worker pool reads its settings there, and fails if nobody did this.
         flags.FLAGS.mark_as_parsed()
-    source: Any = batches.raw
+    read = batches.raw_share(share)
+    if read is not None:
+        # Devices do not travel to a worker process; indices do.
+        rows = read(len(batches.indices(first)))
+        read = functools.partial(_fixed, rows)
+    source: Any = _Source(batches, batches.raw.part, read)
     steps = grain.MapDataset.source(source)[first:stop]
     options = grain.MultiprocessingOptions(
         num_workers=batches.workers, per_worker_buffer_size=2
@@ -145,10 +162,15 @@ def _in_processes(
     def finish(place: int, raw: TrainBatch) -> TrainBatch:
         # Copies, so that the memory shared with the workers is free at once.
         own = tuple(np.array(array, subok=False) for array in raw)
-        return batches.finish(first + place, own)
+        return batches.finish_part(first + place, own, share)
 
     finished = made.map_with_index(finish)
     ahead = grain.experimental.ThreadPrefetchIterDataset(
         finished, prefetch_buffer_size=_AHEAD
     )
     return iter(ahead)
+
+
+def _fixed(rows: np.ndarray, size: int) -> np.ndarray:
+    """Shares out batches that all have one size."""
+    return rows

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
+import functools
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import keras
 import numpy as np
 
-from tflearn.distribution import jax_mesh
+from tflearn.distribution import jax_mesh, processes
 
 
 def to_host(value: Any) -> np.ndarray:
@@ -22,11 +25,51 @@ def to_host(value: Any) -> np.ndarray:
     """
     # Under `tf.distribute` some variables, such as counters, are no arrays until read.
     value = value.read_value() if hasattr(value, "read_value") else value
-    if getattr(value, "is_fully_addressable", True):
+    whole = getattr(value, "is_fully_replicated", False)
+    if whole or getattr(value, "is_fully_addressable", True):
         return np.array(np.asarray(value))
     from jax.experimental import multihost_utils
 
     return np.array(multihost_utils.process_allgather(value, tiled=True))
+
+
+def share() -> Callable[[int], np.ndarray] | None:
+    """Returns how a batch is shared out among the processes of a run.
+
+    Returns:
+        A function that gives the rows of a batch of some size that this process makes;
+        None if it makes all. It works in every thread; what is active does not.
+    """
+    if processes.count() == 1:
+        return None
+    mesh = jax_mesh.active()
+    if mesh is not None:
+        return mesh.own_rows
+    from tflearn.distribution import tf_batches, tf_strategy
+
+    return functools.partial(tf_batches.own_rows, tf_strategy.active())
+
+
+@contextlib.contextmanager
+def on_host(variables: Sequence[keras.Variable]) -> Iterator[None]:
+    """Gathers variables so that this process alone can read all of their values.
+
+    Args:
+        variables: They lie on their devices again afterwards. The values of all of them
+            together have to fit into the memory of the host.
+    """
+    if processes.count() == 1 or jax_mesh.active() is None:
+        yield
+        return
+    known: Any = variables
+    before = [variable._value for variable in known]
+    for variable, value in zip(known, before, strict=True):
+        variable._value = to_host(value)
+    try:
+        yield
+    finally:
+        for variable, value in zip(known, before, strict=True):
+            variable._value = value
 
 
 def saved_form(variable: keras.Variable) -> Any:

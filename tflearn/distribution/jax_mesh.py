@@ -16,8 +16,8 @@ from tflearn.distribution.plan import SHARDED, Distribution
 class _BatchLayout(keras.distribution.TensorLayout):
     """Splits the first dimension over several axes, which Keras's layout cannot."""
 
-    def __init__(self, mesh: Any, axes: Sequence[str], rank: int) -> None:
-        super().__init__((None,) * rank, mesh)
+    def __init__(self, mesh: Any, axes: Sequence[str]) -> None:
+        super().__init__((None,), mesh)
         self._batch_axes = tuple(axes)
 
     @property
@@ -25,7 +25,9 @@ class _BatchLayout(keras.distribution.TensorLayout):
         """A `jax.sharding.NamedSharding`."""
         import jax
 
-        spec = jax.sharding.PartitionSpec(self._batch_axes)
+        # The empty one fits numbers too.
+        axes = (self._batch_axes,) if self._batch_axes else ()
+        spec = jax.sharding.PartitionSpec(*axes)
         return jax.sharding.NamedSharding(self.device_mesh.backend_mesh, spec)
 
 
@@ -52,6 +54,8 @@ class Mesh(keras.distribution.ModelParallel):
         names: Sequence[str],
         axes: Mapping[str, int],
     ) -> None:
+        # Keras asks for the number of replicas while it makes the mesh.
+        self.axes = dict(axes)
         mesh = keras.distribution.DeviceMesh(
             shape=tuple(axes.values()), axis_names=tuple(axes), devices=np.array(names)
         )
@@ -63,7 +67,6 @@ class Mesh(keras.distribution.ModelParallel):
         )
         self.declared = declared
         self.kind = kind
-        self.axes = dict(axes)
 
     @property
     def num_model_replicas(self) -> int:
@@ -75,10 +78,72 @@ class Mesh(keras.distribution.ModelParallel):
 
         A batch that does not divide, as the last one of an evaluation, is computed
         whole on every device: padding would enter statistics that look at the others.
+
+        Args:
+            data_shape: Shape of the rows that this process has made of the batch.
         """
-        whole = not data_shape or data_shape[0] % self.num_model_replicas
-        axes = () if whole else layouts.batch_axes(self.axes)
-        return _BatchLayout(self.device_mesh, axes, len(data_shape))
+        parts = len(self.own_rows(self.num_model_replicas))
+        whole = not data_shape or data_shape[0] % parts
+        return self._batch_layout(() if whole else layouts.batch_axes(self.axes))
+
+    def own_rows(self, size: int) -> np.ndarray:
+        """Returns which rows of a batch this process makes, ascending.
+
+        Processes that hold parts of one copy of the model make the same rows.
+
+        Args:
+            size: Rows of the batch; if they do not divide, every process makes all.
+        """
+        if size % self.num_model_replicas:
+            return np.arange(size)
+        layout = self._batch_layout(layouts.batch_axes(self.axes)).backend_layout
+        mine = layout.addressable_devices_indices_map((size,)).values()
+        return np.unique(np.concatenate([np.arange(size)[part] for part in mine]))
+
+    def batch(self, rows: Any) -> Any:
+        """Puts a batch on the devices, of which every process has all rows.
+
+        Args:
+            rows: Arrays `(batch, ...)` in any structure; what is on devices stays.
+        """
+        import jax
+
+        def put(array: Any) -> Any:
+            if isinstance(array, jax.Array):
+                return array
+            array = np.asarray(array)
+            own = self.own_rows(len(array))
+            return jax.make_array_from_process_local_data(
+                self.get_data_layout((len(own),)).backend_layout,
+                array[own],
+                array.shape,
+            )
+
+        return keras.tree.map_structure(put, rows)
+
+    def value(self, value: Any, layout: Any) -> Any:
+        """Puts a value on the devices that every process has in its memory.
+
+        JAX would gather it from all processes to see whether it is the same.
+
+        Args:
+            value: An array; one that lies on the devices of all processes is left.
+            layout: A layout of this mesh.
+        """
+        import jax
+        import jax.core
+
+        if isinstance(value, jax.core.Tracer):
+            return value
+        if isinstance(value, jax.Array) and not value.is_fully_addressable:
+            return value
+        array = np.asarray(value)
+        return jax.make_array_from_callback(
+            array.shape, layout.backend_layout, lambda index: array[index]
+        )
+
+    def _batch_layout(self, axes: Sequence[str]) -> _BatchLayout:
+        return _BatchLayout(self.device_mesh, axes)
 
     def get_variable_layout(self, variable: Any) -> Any:
         """Splits a variable by its shape, unless it follows another one already."""

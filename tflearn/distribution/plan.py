@@ -12,6 +12,7 @@ from typing import Any
 
 import keras
 
+from tflearn.distribution import processes
 from tflearn.support.errors import ConfigError, nearest
 
 KINDS = ("auto", "single", "data", "fully_sharded", "tensor")
@@ -138,21 +139,21 @@ class Devices:
 
     @contextlib.contextmanager
     def scope(self) -> Iterator[None]:
-        """Makes everything that Keras creates inside lie on these devices."""
+        """Makes everything that Keras creates inside lie on these devices.
+
+        Raises:
+            ProcessLost: Another process of the run is gone.
+        """
         if self.strategy is None:
             yield
-        elif keras.backend.backend() == "tensorflow":
-            from tflearn.distribution import tf_strategy
-
-            with tf_strategy.scope(self.strategy):
-                yield
+            return
+        if keras.backend.backend() == "tensorflow":
+            from tflearn.distribution import tf_strategy as backend
         else:
-            before = keras.distribution.distribution()
-            keras.distribution.set_distribution(self.strategy)
-            try:
-                yield
-            finally:
-                keras.distribution.set_distribution(before)
+            from tflearn.distribution import jax_scope as backend
+
+        with processes.watched(), backend.scope(self.strategy):
+            yield
 
 
 def resolve(distribution: Distribution) -> Devices:
@@ -168,11 +169,15 @@ def resolve(distribution: Distribution) -> Devices:
         ConfigError: There are fewer devices than declared, the mesh does not fit, or
             the backend cannot do what is declared.
     """
-    from tflearn.distribution import layouts, processes
+    from tflearn.distribution import layouts
 
     # Other processes are joined before anything looks for devices, or never.
     processes.start(distribution)
     found = keras.distribution.list_devices()
+    if keras.backend.backend() == "jax":
+        from tflearn.distribution import jax_workers
+
+        jax_workers.check_all_joined(processes.count())
     wanted = distribution.devices or (1 if distribution.kind == "single" else None)
     if wanted is not None and wanted > len(found):
         raise ConfigError(
@@ -183,7 +188,7 @@ def resolve(distribution: Distribution) -> Devices:
     used = tuple(found[:wanted])
     kind = distribution.kind
     if kind == "auto":
-        kind = "single" if len(used) == 1 else "data"
+        kind = "single" if len(used) == processes.count() == 1 else "data"
     axes = layouts.axis_sizes(distribution, len(used))
     return Devices(
         names=used,
@@ -209,7 +214,8 @@ def _note(
     else:
         shape = " x ".join(f"{name} {size}" for name, size in axes.items())
         why = "auto, several devices: " if distribution.kind == "auto" else ""
-        note = f"{why}{kind} on {len(used)} devices ({shape}), first {where}"
+        several = f" of {total} processes" if (total := processes.count()) > 1 else ""
+        note = f"{why}{kind} on {len(used)} devices{several} ({shape}), first {where}"
     return note + (f"; idle: {', '.join(idle)}" if idle else "")
 
 

@@ -19,10 +19,11 @@ from tflearn.support.errors import DataError
 
 
 def distribute(stream: Iterable[Any], signature: Any) -> Any:
-    """Returns a stream of global batches as what a strategy's `fit` takes.
+    """Returns a stream of batches as what a strategy's `fit` takes.
 
     Args:
-        stream: Structures of arrays `(batch, ...)`.
+        stream: Structures of arrays `(batch, ...)`, of which every process has its own
+            rows (`own_rows`).
         signature: `tf.TensorSpec`s of a batch.
 
     Returns:
@@ -40,18 +41,34 @@ def distribute(stream: Iterable[Any], signature: Any) -> Any:
             lambda: iter(stream), output_signature=signature
         ).prefetch(2)
     here = tf_workers.place(strategy)
-    count = strategy.num_replicas_in_sync
 
     def parts() -> Iterator[Any]:
         for batch in stream:
             for replica in range(here.local):
-                yield _part(batch, here.worker * here.local + replica, count)
+                yield _part(batch, replica, here.local)
 
     def dataset(context: Any) -> Any:
         made = tf.data.Dataset.from_generator(parts, output_signature=signature)
         return made.prefetch(2 * here.local)
 
     return strategy.distribute_datasets_from_function(dataset)
+
+
+def own_rows(strategy: Any, size: int) -> np.ndarray:
+    """Returns which rows of a batch this process makes.
+
+    Args:
+        strategy: The strategy over all workers.
+        size: Rows of the batch.
+
+    Returns:
+        Indices `(size / processes,)`.
+
+    Raises:
+        DataError: The batch does not divide among the devices.
+    """
+    here = tf_workers.place(strategy)
+    return _part(np.arange(size), here.worker, here.workers)
 
 
 @contextlib.contextmanager

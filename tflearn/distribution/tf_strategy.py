@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import keras
 
 from tflearn.distribution import tf_workers
+from tflearn.distribution.processes import Here
 from tflearn.support.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -25,20 +26,27 @@ _ON_JAX = "the same declaration works with --backend=jax"
 _strategies = itertools.count(1)
 
 
-def start(distribution: Distribution) -> None:
+def start(distribution: Distribution) -> Here | None:
     """Joins the other processes of a run, before anything lists devices.
 
     TensorFlow allows that only as long as it has not looked for devices itself.
 
     Args:
-        distribution: The declaration; nothing happens with one process.
+        distribution: The declaration.
+
+    Returns:
+        This process among them; None if there is one.
     """
-    if keras.backend.backend() != "tensorflow":
-        return
     cluster = tf_workers.cluster(distribution)
-    if cluster is not None:
-        _refuse(distribution)
-        tf_workers.strategy(cluster, devices=distribution.devices)
+    if cluster is None:
+        return None
+    _refuse(distribution)
+    joined = tf_workers.strategy(cluster, devices=distribution.devices)
+    return Here(
+        cluster.index,
+        len(cluster.workers),
+        functools.partial(tf_workers.gather, joined),
+    )
 
 
 def make_strategy(distribution: Distribution, names: Sequence[str]) -> Any:
@@ -74,21 +82,11 @@ def scope(strategy: Any) -> Iterator[None]:
 
     Args:
         strategy: What `make_strategy` returned.
-
-    Raises:
-        RunError: Another process of the run is gone.
     """
     from tflearn.distribution import tf_batches
 
-    try:
-        with strategy.scope(), tf_batches.rows_per_replica():
-            yield
-    except Exception as error:
-        several = tf_workers.place(strategy).workers > 1
-        told = tf_workers.lost(error) if several else None
-        if told is None:
-            raise
-        raise told from error
+    with strategy.scope(), tf_batches.rows_per_replica():
+        yield
 
 
 def active() -> Any:
@@ -104,22 +102,6 @@ def replicas() -> int:
     """Returns in how many parts the active strategy splits a batch; 1 without one."""
     strategy = active()
     return 1 if strategy is None else strategy.num_replicas_in_sync
-
-
-def is_chief() -> bool:
-    """Tells whether this process writes reports and checkpoints."""
-    strategy = active()
-    return strategy is None or tf_workers.place(strategy).worker == 0
-
-
-def meet() -> None:
-    """Waits until every process of a run has come here; all must call it."""
-    strategy = active()
-    if strategy is not None and tf_workers.place(strategy).workers > 1:
-        import tensorflow as tf
-
-        ones = strategy.run(lambda: tf.ones(()))
-        strategy.reduce(tf.distribute.ReduceOp.SUM, ones, axis=None)
 
 
 def check(

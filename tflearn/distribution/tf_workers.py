@@ -17,18 +17,16 @@ import re
 from typing import TYPE_CHECKING, Any
 
 import keras
+import numpy as np
 
-from tflearn.support.errors import ConfigError, RunError
+from tflearn.distribution.processes import HEARTBEAT_SECONDS, START_SECONDS
+from tflearn.support.errors import ConfigError
 
 if TYPE_CHECKING:
     from tflearn.distribution.plan import Distribution
 
 #: The Keras whose two calls were read, and with which `fit` equals one device.
 VERIFIED = "3.15."
-#: A worker that has been silent for so long is taken for dead.
-HEARTBEAT_SECONDS = 20
-#: So long a worker waits for the others at the start.
-START_SECONDS = 600
 
 _LOCAL = ("127.0.0.1", "localhost", "::1")
 
@@ -140,8 +138,35 @@ def place(strategy: Any) -> Place:
     return Place(int(resolver.task_id), workers, count // workers)
 
 
-def lost(error: Exception) -> RunError | None:
-    """Returns what to tell a user if an error says that a process is gone."""
+def gather(strategy: Any, array: np.ndarray) -> np.ndarray:
+    """Puts the arrays of all processes behind each other.
+
+    Args:
+        strategy: The strategy over all workers.
+        array: uint8, of one shape in all processes.
+
+    Returns:
+        `(processes, ...)`, uint8.
+    """
+    import tensorflow as tf
+
+    here = place(strategy)
+    filled = np.zeros((here.workers, *array.shape), np.int32)
+    filled[here.worker] = array
+
+    def own(context: Any) -> Any:
+        # Only one device of a process counts, whatever it has.
+        worker, replica = divmod(context.replica_id_in_sync_group, here.local)
+        return tf.constant(filled if replica == 0 else np.zeros_like(filled))
+
+    values = strategy.experimental_distribute_values_from_function(own)
+    # A scalar a process would be averaged; rows are summed place by place.
+    summed = strategy.reduce(tf.distribute.ReduceOp.SUM, values, axis=None)
+    return summed.numpy().astype(np.uint8)
+
+
+def lost(error: Exception) -> str | None:
+    """Returns what an error says about a process that is gone, else None."""
     import tensorflow as tf
 
     kinds = (
@@ -153,11 +178,7 @@ def lost(error: Exception) -> RunError | None:
     if not isinstance(error, kinds):
         return None
     named = re.findall(r"/job:worker/(?:replica:\d+/)?task:(\d+)", str(error))
-    return RunError(
-        "another process of this run is gone, or does not answer",
-        received=f"no sign of process {named[-1]}" if named else str(error)[:200],
-        fix="start all processes again: the run goes on from its last checkpoint",
-    )
+    return f"no sign of process {named[-1]}" if named else str(error)[:200]
 
 
 @functools.cache

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from tflearn.distribution import processes
 from tflearn.reports import report as reports
 from tflearn.reports.report import Report, StageReport
 from tflearn.support import files
@@ -36,12 +37,15 @@ _MOST_SLICE_METRICS = 5
 def write_report(report: Report, folder: str | os.PathLike[str]) -> None:
     """Writes `report.html`, `plots/` and, last, `report.json`.
 
-    The JSON file is what tells that a run is finished, so nothing follows it.
+    The JSON file is what tells that a run is finished, so nothing follows it. Of
+    several processes the first one writes.
 
     Args:
         report: The report.
         folder: The run directory.
     """
+    if not processes.is_chief():
+        return
     target = pathlib.Path(folder)
     write_html(report, target / "report.html")
     files.write_json(target / "report.json", report.to_json())

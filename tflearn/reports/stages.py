@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from tflearn import regimes
+from tflearn.distribution import processes
 from tflearn.evaluation import calibration, worst_errors
 from tflearn.reports import trackers
 from tflearn.reports.html import png_uri
@@ -46,7 +47,7 @@ def run_stage(
     path = folder / "report.json"
     end = Checkpoints(folder / "end")
     census = prepared.apply_regime()
-    if path.exists():
+    if processes.on_first(path.exists):
         if prepared.stage.phases:
             # A phase may have given layers adapters that the last regime freezes.
             length = files.read_json(folder / "length.json")
@@ -68,7 +69,8 @@ def run_stage(
         )
     report = _report(prepared, census, outcome)
     end.save(outcome.state.step, prepared.network.model)
-    files.write_json(path, report.to_json())
+    if processes.is_chief():
+        files.write_json(path, report.to_json())
     return report
 
 

@@ -16,7 +16,7 @@ import keras
 import numpy as np
 
 from tflearn.backbones import graph
-from tflearn.distribution import tf_strategy
+from tflearn.distribution import processes
 from tflearn.distribution.arrays import holds, restored_form, saved_form
 from tflearn.support.errors import RunError
 
@@ -71,7 +71,7 @@ class Checkpoints:
 
     def delete(self, step: int) -> None:
         """Deletes a checkpoint."""
-        if tf_strategy.is_chief():
+        if _takes_part():
             self._manager.delete(step)
 
     def read(self, step: int) -> dict[str, np.ndarray]:
@@ -111,7 +111,7 @@ class Checkpoints:
             optimizer: Its variables are saved by position and name.
             record: Anything JSON takes.
         """
-        if not tf_strategy.is_chief() or step in self._manager.all_steps():
+        if not _takes_part() or step in self._manager.all_steps():
             # A process that was killed after this save trains the step again, to the
             # same bits.
             return
@@ -168,14 +168,23 @@ class Checkpoints:
         return dict(saved["record"])
 
     def _refresh(self) -> None:
-        """Lets the other TensorFlow processes see what the first one has written."""
-        tf_strategy.meet()
-        if not tf_strategy.is_chief():
+        """Lets processes see what another one has written."""
+        processes.meet()
+        if not _takes_part():
             self._manager.reload()
 
     def close(self) -> None:
         """Lets go of the folder."""
         self._manager.close()
+
+
+def _takes_part() -> bool:
+    """Tells whether this process writes checkpoints.
+
+    On JAX each one writes the parts that it holds, and Orbax waits for all of them; on
+    TensorFlow everyone holds everything, and the first one writes.
+    """
+    return processes.is_chief() or keras.backend.backend() == "jax"
 
 
 def state_variables(

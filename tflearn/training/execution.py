@@ -15,6 +15,7 @@ import keras
 import numpy as np
 
 from tflearn import regimes
+from tflearn.distribution import processes
 from tflearn.support import files
 from tflearn.support.console import say
 from tflearn.training import averaging, budgets, course, loop, placement
@@ -101,15 +102,19 @@ class _Run:
         state.step = step
         state.seconds = time.perf_counter() - self.began
         row = {"step": step, **{k: float(v) for k, v in logs.items()}}
-        state.history.append(row | _validate(prepared) | self._probe())
+        row |= _validate(prepared) | self._probe()
+        # What is decided below hangs on these numbers and on the clock.
+        row, state.seconds = processes.agree([row, state.seconds])
+        state.history.append(row)
         stop = _judge(prepared, state, self.best)
         if self.average is not None and self.kept is not None:
             _keep(prepared, state, self.kept, self.average.candidates)
-        _append(self.folder / "metrics.jsonl", state.history[-1])
+        if processes.is_chief():
+            _append(self.folder / "metrics.jsonl", state.history[-1])
         self.checkpoints.save(
             step, model, optimizer=model.optimizer, record=dataclasses.asdict(state)
         )
-        for observe in self.observers:
+        for observe in self.observers if processes.is_chief() else ():
             observe(state)
         return stop
 
@@ -175,7 +180,8 @@ def execute(
             observers=observers,
             began=time.perf_counter() - state.seconds,
         )
-        _rewrite_log(folder / "metrics.jsonl", state)
+        if processes.is_chief():
+            _rewrite_log(folder / "metrics.jsonl", state)
         _train(run, legs[first:], hold, state.digests or digests, callbacks)
         notes = list(rates)
         notes += [course.describe(leg) for leg in legs] if len(legs) > 1 else []
@@ -279,10 +285,7 @@ def _keep(prepared: Prepared, state: State, kept: Checkpoints, count: int) -> No
 
 def _settled_length(prepared: Prepared, folder: pathlib.Path) -> dict[str, int]:
     """Returns the length of the stage that its first process settled on."""
-    path = folder / "length.json"
-    if not path.exists():
-        files.write_json(path, _length(prepared))
-    return files.read_json(path)
+    return processes.once(folder / "length.json", lambda: _length(prepared))
 
 
 def _restore(prepared: Prepared, saved: Checkpoints, length: dict[str, int]) -> State:

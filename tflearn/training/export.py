@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import pathlib
+import tempfile
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import keras
 import numpy as np
 
 from tflearn.backbones import graph
 from tflearn.backbones.encoder_files import save_encoder
+from tflearn.distribution import arrays, processes
 from tflearn.regimes import adapters
 from tflearn.support import files
 from tflearn.support.console import say
@@ -43,12 +46,12 @@ def carry_head(previous: Prepared, current: Prepared) -> bool:
     old, new = _head_layers(previous), _head_layers(current)
     # Adapters of the head belong to its stage; what they learnt goes on.
     with adapters.merged(previous.network.deployed, strict=False):
-        values = [layer.get_weights() for layer in old]
+        values = [_weights(layer) for layer in old]
     same = (
         previous.task == current.task
         and previous.dataset.classes == current.dataset.classes
         and [x.get_config() for x in old] == [x.get_config() for x in new]
-        and [_shapes(x) for x in values] == [_shapes(x.get_weights()) for x in new]
+        and [_shapes(x) for x in values] == [_shapes(x.weights) for x in new]
     )
     if same:
         for weights, target in zip(values, new, strict=True):
@@ -68,6 +71,9 @@ def write_model(
 ) -> None:
     """Writes the finished model so that it works without the run.
 
+    Every process has to call it, since each may hold a part of the weights; the first
+    one writes.
+
     Args:
         prepared: The last stage.
         folder: Gets `model.keras` (adapters merged into the weights where they can
@@ -76,20 +82,22 @@ def write_model(
             `objective.safetensors` with what training alone needs.
         temperature: Fitted temperature, for calibrated probabilities.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    # Keras does not write atomically: a reader must never find half a model.
-    temporary = folder / f"unfinished.{MODEL_FILE}"
     deployed = prepared.network.deployed
     if _has_adapter_in_backbone(deployed):
-        adapters.save_adapter(deployed, folder / ADAPTER_FILE)
-    with adapters.exportable(deployed) as plain:
-        plain.save(temporary, include_optimizer=False)
-    temporary.replace(folder / MODEL_FILE)
+        with arrays.on_host(deployed.variables):
+            if processes.is_chief():
+                adapters.save_adapter(deployed, folder / ADAPTER_FILE)
+    with adapters.exportable(deployed) as plain, arrays.on_host(plain.variables):
+        _save(plain, folder)
+    weights = _objective_weights(prepared)
+    values = {path: graph.value_of(weight) for path, weight in weights.items()}
+    if not processes.is_chief():
+        return
     prepared.network.backbone.save_encoder(folder / "encoder")
     if prepared.pretext is not None:
         for name, encoder in prepared.pretext.encoders.items():
             save_encoder(encoder, folder / name)
-        _write_objective(prepared, folder)
+        _write_objective(values, folder)
     files.write_json(
         folder / LABELS_FILE,
         {
@@ -122,18 +130,27 @@ def load_objective(prepared: Prepared, folder: pathlib.Path) -> list[str]:
     return _carry(safetensors.numpy.load_file(folder / OBJECTIVE_FILE), prepared)
 
 
-def _write_objective(prepared: Prepared, folder: pathlib.Path) -> None:
+def _save(model: keras.Model, folder: pathlib.Path) -> None:
+    if processes.is_chief():
+        folder.mkdir(parents=True, exist_ok=True)
+        # Keras does not write atomically: a reader must never find half a model.
+        temporary = folder / f"unfinished.{MODEL_FILE}"
+        model.save(temporary, include_optimizer=False)
+        temporary.replace(folder / MODEL_FILE)
+    elif keras.backend.backend() == "tensorflow":
+        # While it saves, Keras makes variables, which all processes make together.
+        with tempfile.TemporaryDirectory() as unused:
+            model.save(pathlib.Path(unused) / MODEL_FILE, include_optimizer=False)
+
+
+def _write_objective(values: Mapping[str, np.ndarray], folder: pathlib.Path) -> None:
     import safetensors.numpy
 
-    weights = _objective_weights(prepared)
-    if weights:
-        values = {
-            # safetensors writes the buffer as it lies.
-            path: np.array(graph.value_of(weight), order="C")
-            for path, weight in weights.items()
-        }
+    if values:
+        # safetensors writes the buffer as it lies.
+        flat = {path: np.array(value, order="C") for path, value in values.items()}
         temporary = folder / f"unfinished.{OBJECTIVE_FILE}"
-        safetensors.numpy.save_file(values, temporary)
+        safetensors.numpy.save_file(flat, temporary)
         temporary.replace(folder / OBJECTIVE_FILE)
 
 
@@ -164,8 +181,12 @@ def _carry(values: Mapping[str, np.ndarray], current: Prepared) -> list[str]:
     return [f"{parts} carried"]
 
 
-def _shapes(arrays: Sequence[np.ndarray]) -> list[tuple[int, ...]]:
-    return [array.shape for array in arrays]
+def _weights(layer: keras.Layer) -> list[np.ndarray]:
+    return [graph.value_of(weight) for weight in layer.weights]
+
+
+def _shapes(arrays: Sequence[Any]) -> list[tuple[int, ...]]:
+    return [tuple(array.shape) for array in arrays]
 
 
 def _has_adapter_in_backbone(model: keras.Model) -> bool:

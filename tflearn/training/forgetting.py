@@ -12,8 +12,8 @@ from tflearn.backbones.encoder_files import Encoder, same_vocabulary
 from tflearn.backbones.transfer import transfer
 from tflearn.backbones.weight_files import arrays_by_path
 from tflearn.data import Data, Dataset
+from tflearn.distribution import processes
 from tflearn.regimes import adapters
-from tflearn.support import files
 from tflearn.support.console import say
 from tflearn.support.errors import ConfigError, RunError, nearest
 from tflearn.training import assessment, export, preparation
@@ -114,15 +114,16 @@ def point(
     """
     if not watched:
         return []
-    if not file.exists():
-        name = "start" if after is None else after.stage.name
-        rows = [
+    name = "start" if after is None else after.stage.name
+
+    def measure() -> list[dict[str, Any]]:
+        return [
             {"source": each.source.name, "after": name, **row}
             for each in watched
             if (row := each.measure(after)) is not None
         ]
-        files.write_json(file, rows)
-    return files.read_json(file)
+
+    return processes.once(file, measure)
 
 
 def start_from(folder: str, stage: Prepared) -> str:

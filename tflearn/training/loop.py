@@ -17,7 +17,7 @@ import keras
 
 from tflearn.backbones import graph
 from tflearn.data import pipeline
-from tflearn.distribution import tf_batches, tf_strategy, tf_training
+from tflearn.distribution import processes, tf_batches, tf_strategy, tf_training
 from tflearn.training.checkpoints import state_variables
 
 Logs = dict[str, float]
@@ -56,7 +56,8 @@ class _Intervals(keras.callbacks.Callback):
         done = (epoch + 1) * self._schedule.interval_steps
         step = min(self._schedule.start_step + done, self._schedule.total_steps)
         stop = self._on_interval(step, logs or {})
-        if stop or time.monotonic() >= self._deadline:
+        # Clocks differ: all processes stop at the same step, or none does.
+        if processes.agree(stop or time.monotonic() >= self._deadline):
             model: Any = self.model
             model.stop_training = True
 
@@ -193,11 +194,11 @@ def measure_step_seconds(
 def _train_steps(
     model: keras.Model, batches: pipeline.TrainBatches, steps: int
 ) -> None:
-    if tf_strategy.replicas() == 1:
+    if tf_strategy.replicas() == processes.count() == 1:
         for step in range(steps):
             model.train_on_batch(*batches[step])
         return
-    # `train_on_batch` would hand the whole batch to every device.
+    # `train_on_batch` would hand the whole batch to every device, or process.
     stream = pipeline.stream(batches, start_step=0, num_steps=steps)
     with tf_training.training(model):
         fit: Any = model.fit

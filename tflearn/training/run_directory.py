@@ -9,6 +9,7 @@ import pathlib
 from collections.abc import Iterator
 from typing import Protocol
 
+from tflearn.distribution import processes
 from tflearn.support import environment, files
 from tflearn.support.errors import RunError
 
@@ -40,6 +41,11 @@ def is_finished(folder: pathlib.Path, declared: Declared | None) -> bool:
     Raises:
         RunError: The folder holds something else. Nothing is changed.
     """
+    processes.check_same(_text(declared), "declaration")
+    return processes.on_first(lambda: _holds_report(folder, declared))
+
+
+def _holds_report(folder: pathlib.Path, declared: Declared | None) -> bool:
     if not folder.exists() or (folder.is_dir() and _is_empty(folder)):
         return False
     config = folder / CONFIG
@@ -61,14 +67,22 @@ def is_finished(folder: pathlib.Path, declared: Declared | None) -> bool:
 
 @contextlib.contextmanager
 def locked(folder: pathlib.Path) -> Iterator[None]:
-    """Holds a run directory for this process alone; makes it if need be.
+    """Holds a run directory for this run alone; makes it if need be.
 
     Args:
-        folder: The run directory.
+        folder: The run directory; of several processes the first one holds it.
 
     Raises:
-        RunError: Another process works in it, or it cannot be made.
+        RunError: Another run works in it, or it cannot be made.
     """
+    with contextlib.ExitStack() as held:
+        # Returns nothing that would have to be told the others.
+        processes.on_first(lambda: bool(held.enter_context(_locked(folder))))
+        yield
+
+
+@contextlib.contextmanager
+def _locked(folder: pathlib.Path) -> Iterator[None]:
     try:
         folder.mkdir(parents=True, exist_ok=True)
         lock = (folder / _LOCK).open("w")
@@ -91,6 +105,8 @@ def locked(folder: pathlib.Path) -> Iterator[None]:
 
 def write_start(folder: pathlib.Path, declared: Declared | None) -> None:
     """Writes the declaration and the environment, before anything trains."""
+    if not processes.is_chief():
+        return
     files.write_text(folder / CONFIG, _text(declared))
     files.write_json(
         folder / "environment.json",
@@ -100,7 +116,7 @@ def write_start(folder: pathlib.Path, declared: Declared | None) -> None:
 
 def write_operative(folder: pathlib.Path, declared: Declared | None) -> None:
     """Writes the declaration with every default that was used."""
-    if declared is not None:
+    if declared is not None and processes.is_chief():
         files.write_text(folder / "operative_config.gin", declared.operative_text())
 
 
