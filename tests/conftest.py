@@ -30,7 +30,12 @@ SHARED_DATA = pathlib.Path(__file__).parents[1].parent / "shared" / "data"
 # Scripts that made golden values with libraries the tests do not need.
 collect_ignore_glob = ["golden/*.py"]
 # Programs that tests start: importing them to look for doctests sets their devices.
-collect_ignore = ["distributed_cases.py", "tf_devices.py", "tf_processes.py"]
+collect_ignore = [
+    "distributed_cases.py",
+    "process_cases.py",
+    "tf_devices.py",
+    "tf_processes.py",
+]
 
 # What computes nothing with Keras is the same on both backends: once is enough.
 if os.environ["KERAS_BACKEND"] == "tensorflow":
