@@ -17,11 +17,13 @@ from tflearn.backbones.vectors import VectorEncoder
 from tflearn.backbones.vocabularies import TrainedTokenizer, load_tokenizer
 from tflearn.support import files
 from tflearn.support.errors import BackboneError
+from tflearn.support.safety import keras_files
 from tflearn.support.tensorflow import hidden_tensorflow
 
 Encoder = TextEncoder | ImageEncoder | VectorEncoder
 
 ENCODER_FILE = "encoder.json"
+_MOST_PIXELS_A_SIDE = 2**14
 _TOKENIZER = "tokenizer"
 _KINDS: dict[str, type] = {
     "text": TextEncoder,
@@ -80,14 +82,17 @@ def load_encoder(folder: str | os.PathLike[str]) -> Encoder:
             return _load_text(settings, source)
         if kind == "image":
             scaling = {k: _tuples(v) for k, v in settings.pop("scaling").items()}
-            return ImageEncoder(
+            made = ImageEncoder(
                 scaling=Scaling(**scaling),
                 **{name: _tuples(value) for name, value in settings.items()},
             )
+            _check_image_size(made.image_size)
+            return made
         return VectorEncoder(**settings)
     except BackboneError:
         raise
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except Exception as error:
+        # Settings of wrong types, and vocabularies that their libraries refuse.
         raise BackboneError(
             "there is no complete encoder in this folder",
             received=f"{folder} ({type(error).__name__}: {error})",
@@ -130,9 +135,10 @@ def _layer(tokenizer: Any) -> Any:
 def _load_tokenizer(layer: Any, assets: pathlib.Path) -> Any:
     if layer is None:
         return load_tokenizer(assets)
+    keras_files.check_config(layer, str(assets.parent / ENCODER_FILE))
     import_keras_hub()
     with hidden_tensorflow():
-        tokenizer = keras.saving.deserialize_keras_object(layer)
+        tokenizer = keras.saving.deserialize_keras_object(layer, safe_mode=True)
     tokenizer.load_assets(str(assets))
     return tokenizer
 
@@ -146,6 +152,13 @@ def _load_text(settings: dict[str, Any], source: pathlib.Path) -> TextEncoder:
         max_length=settings["max_length"],
         input_names=settings["input_names"],
     )
+
+
+def _check_image_size(size: Any) -> None:
+    height, width = size
+    for length in (height, width):
+        if type(length) is not int or not 0 < length <= _MOST_PIXELS_A_SIDE:
+            raise ValueError(f"images of {height} x {width} pixels")
 
 
 def _tuples(value: Any) -> Any:

@@ -13,10 +13,11 @@ import keras
 
 from tflearn.backbones import images
 from tflearn.backbones.images import ImageEncoder
-from tflearn.backbones.libraries import import_keras_hub
+from tflearn.backbones.libraries import check_size, import_keras_hub
 from tflearn.backbones.transfer import check_finite_weights
 from tflearn.support import files
-from tflearn.support.errors import BackboneError, nearest
+from tflearn.support.errors import BackboneError, FileError, nearest
+from tflearn.support.safety import preset_files
 from tflearn.support.tensorflow import hidden_tensorflow
 
 _PACKAGE = "package:"
@@ -85,19 +86,35 @@ def load_preset(preset: Preset, *, load_weights: bool = True) -> keras.Model:
         The backbone, named `backbone`.
 
     Raises:
+        FileError: A file of the folder is damaged or unsafe.
         BackboneError: It cannot be downloaded or loaded, or holds NaN or infinity.
     """
     hub = import_keras_hub()
     with hidden_tensorflow():
         try:
+            if preset.local:
+                _check_folder(hub, preset, load_weights=load_weights)
             model = hub.models.Backbone.from_preset(
                 preset.handle, load_weights=load_weights, name="backbone"
             )
+        except FileError:
+            raise
         except Exception as error:
             raise _failed(preset, error) from error
     if load_weights:
         check_finite_weights(model, origin=preset.name)
     return model
+
+
+def _check_folder(hub: Any, preset: Preset, *, load_weights: bool) -> None:
+    """Checks what a folder holds before KerasHub reads any of it."""
+    stored = preset_files.check_preset(preset.handle)
+    if load_weights:
+        check_size(
+            lambda: hub.models.Backbone.from_preset(preset.handle, load_weights=False),
+            stored,
+            preset.name,
+        )
 
 
 def load_tokenizer(preset: Preset) -> Any:

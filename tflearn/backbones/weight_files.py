@@ -15,6 +15,7 @@ from tflearn.backbones.backbone import NAME, rebuilt
 from tflearn.backbones.libraries import load_model
 from tflearn.backbones.presets import load_preset, locate
 from tflearn.support.errors import BackboneError
+from tflearn.support.safety import hdf5
 from tflearn.support.tensorflow import hidden_tensorflow
 
 #: Where a finished run keeps its model.
@@ -117,9 +118,9 @@ def _places(model: keras.Model) -> dict[str, str]:
 def _datasets(file: pathlib.Path) -> dict[str, np.ndarray]:
     import h5py
 
+    hdf5.check_hdf5(file)
     found: dict[str, np.ndarray] = {}
 
-    # `visititems` does not follow links out of the file.
     def visit(name: str, item: object) -> None:
         if isinstance(item, h5py.Dataset):
             found[name] = np.asarray(item)

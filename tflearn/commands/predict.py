@@ -26,7 +26,13 @@ from tflearn.data import Data, Split, images, sources
 from tflearn.evaluation import calibration
 from tflearn.support import files
 from tflearn.support.console import say, warn
-from tflearn.support.errors import BackboneError, ConfigError, DataError, nearest
+from tflearn.support.errors import (
+    BackboneError,
+    ConfigError,
+    DataError,
+    FileError,
+    nearest,
+)
 from tflearn.training import finished, run_directory
 from tflearn.training.finished import FinishedRun
 
@@ -84,6 +90,9 @@ def _open(folder: pathlib.Path) -> FinishedRun:
     """Opens a run; the declaration is read only if the model alone does not load."""
     try:
         return finished.open_run(folder)
+    except FileError:
+        # Damaged or unsafe: a reason not to import what its declaration names.
+        raise
     except BackboneError:
         written = folder / run_directory.CONFIG
         if not written.is_file():

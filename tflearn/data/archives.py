@@ -1,7 +1,8 @@
 """Folders of files, also inside tar and zip archives, read without unpacking.
 
 An archive is never extracted, so a member called `../../etc/passwd` is only a name;
-links inside an archive are not followed.
+an archive that holds links or devices, or claims to hold far more than is stored in
+it, is refused.
 """
 
 from __future__ import annotations
@@ -16,7 +17,8 @@ from collections.abc import Callable, Iterator
 
 from tflearn.data.images import FileReader
 from tflearn.data.paths import join, missing
-from tflearn.support.errors import DataError
+from tflearn.support.errors import DataError, TflearnError
+from tflearn.support.safety import tars, zips
 
 
 @dataclasses.dataclass(frozen=True)
@@ -66,7 +68,8 @@ class ZipReader:
             opened[self.path] = zipfile.ZipFile(self.path)
         try:
             return opened[self.path].read(self.member)
-        except (zipfile.BadZipFile, RuntimeError, NotImplementedError) as error:
+        except Exception as error:
+            # BadZipFile, zlib.error, RuntimeError, KeyError, ...: all are damage.
             raise OSError(str(error)) from error
 
 
@@ -124,11 +127,21 @@ def _in_folder(root: pathlib.Path, name: str) -> Iterator[Entry]:
 
 def _in_archive(archive: pathlib.Path, name: str) -> Iterator[Entry]:
     try:
+        if tars.is_compressed(archive):
+            raise DataError(
+                "a compressed file has no random access",
+                received=str(archive),
+                expected="an uncompressed tar file, a zip file or a folder",
+                fix=f"unpack it once, such as with gunzip {archive.name}",
+            )
         if zipfile.is_zipfile(archive):
             return iter(list(_in_zip(archive, name)))
-        if tarfile.is_tarfile(archive):
+        if tars.is_tar(archive):
             return iter(list(_in_tar(archive, name)))
-    except (tarfile.TarError, zipfile.BadZipFile, OSError, EOFError) as error:
+    except TflearnError:
+        raise
+    except Exception as error:
+        # Broken headers end in TarError, BadZipFile, struct.error, UnicodeError, ...
         raise DataError(
             f"the archive is damaged ({error})", received=str(archive)
         ) from error
@@ -141,41 +154,32 @@ def _in_archive(archive: pathlib.Path, name: str) -> Iterator[Entry]:
 
 def _in_zip(archive: pathlib.Path, name: str) -> Iterator[Entry]:
     with zipfile.ZipFile(archive) as opened:
-        for member in opened.infolist():
+        seen = set()
+        for member in zips.check_zip(opened, str(archive)):
             parts = _parts(member.filename)
             if not parts:
                 continue
+            if parts in seen:
+                raise DataError(
+                    "two members of the archive have one place",
+                    received=f"{archive}: {member.filename[:200]!r}",
+                )
+            seen.add(parts)
             reader = ZipReader(str(archive), member.filename)
             location = f"{name}/{'/'.join(parts)}"
             yield Entry(parts, None if member.is_dir() else reader, location)
 
 
 def _in_tar(archive: pathlib.Path, name: str) -> Iterator[Entry]:
-    with tarfile.open(archive) as opened:
-        packed = not _is_plain_tar(archive)
-        for member in opened:
+    with tarfile.open(archive, "r:") as opened:
+        for member in tars.members(opened, archive):
             parts = _parts(member.name)
             location = f"{name}/{'/'.join(parts)}"
             if parts and member.isdir():
                 yield Entry(parts, None, location)
             elif parts and member.isfile():
-                if packed:
-                    raise DataError(
-                        "a compressed tar file has no random access",
-                        received=str(archive),
-                        expected="an uncompressed tar file, a zip file or a folder",
-                        fix=f"unpack it once, such as with gunzip {archive.name}",
-                    )
                 reader = TarReader(str(archive), member.offset_data, member.size)
                 yield Entry(parts, reader, location)
-
-
-def _is_plain_tar(archive: pathlib.Path) -> bool:
-    try:
-        with tarfile.open(archive, "r:"):
-            return True
-    except tarfile.ReadError:
-        return False
 
 
 def _parts(name: str) -> tuple[str, ...]:

@@ -15,6 +15,9 @@ from tflearn.support.errors import DataError
 SUFFIXES = frozenset(
     (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm")
 )
+#: The most pixels of an image: a few bytes can claim billions.
+MAX_PIXELS = 2**26
+_FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -40,8 +43,11 @@ class Image:
         """
         try:
             return decode(self.read())
-        except (OSError, ValueError, SyntaxError) as error:
-            # Pillow raises SyntaxError for some broken PNG files.
+        except DataError:
+            raise
+        except Exception as error:
+            # Broken files make Pillow raise nearly anything: SyntaxError for some PNG
+            # files, struct.error, EOFError, its own errors of decompression bombs.
             raise DataError(
                 f"unreadable image ({_first_line(error)})", received=self.location
             ) from error
@@ -89,10 +95,23 @@ def decode(encoded: bytes) -> np.ndarray:
 
     Returns:
         uint8 `(height, width, 1 or 3)`.
+
+    Raises:
+        DataError: The image has more pixels than any photograph.
+        Exception: Whatever Pillow says of a broken file; `Image.decode` names it.
     """
     import PIL.Image
 
-    with PIL.Image.open(io.BytesIO(encoded)) as image:
+    # Only these: Pillow would hand a PostScript file to an interpreter.
+    with PIL.Image.open(io.BytesIO(encoded), formats=_FORMATS) as image:
+        width, height = image.size
+        if width * height > MAX_PIXELS:
+            raise DataError(
+                "an image has too many pixels",
+                received=f"{width} x {height}",
+                expected=f"at most {MAX_PIXELS:,}",
+                fix="make it smaller, unless it was made to exhaust memory",
+            )
         image.load()
         return _to_array(image)
 

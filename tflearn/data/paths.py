@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import glob
 import gzip
+import io
 import os
 import pathlib
 import re
@@ -12,6 +13,7 @@ import zlib
 from collections.abc import Iterator, Mapping, Sequence
 
 from tflearn.support.errors import DataError, nearest
+from tflearn.support.safety import zips
 
 #: What a source's `paths` may be: one split, or splits by name; a glob, or several.
 Paths = str | Sequence[str] | Mapping[str, str | Sequence[str]]
@@ -151,7 +153,7 @@ def read_bytes(file: File) -> bytes:
     try:
         content = file.path.read_bytes()
         if file.path.suffix == ".gz":
-            content = gzip.decompress(content)
+            content = _unpacked(content, str(file.path))
     except (OSError, EOFError, zlib.error) as error:
         raise DataError(
             f"cannot read the file ({error})", received=str(file.path)
@@ -159,6 +161,15 @@ def read_bytes(file: File) -> bytes:
     if not content:
         raise DataError("the file is empty", received=str(file.path))
     return content
+
+
+def _unpacked(content: bytes, name: str) -> bytes:
+    most = zips.FLOOR_BYTES + zips.MAX_EXPANSION * len(content)
+    with gzip.GzipFile(fileobj=io.BytesIO(content)) as opened:
+        # Not more than one byte too much is ever made of a file that has no end.
+        unpacked = opened.read(most + 1)
+    zips.check_size(len(unpacked), len(content), name)
+    return unpacked
 
 
 def check_not_empty(file: File) -> None:

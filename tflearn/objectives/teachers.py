@@ -17,6 +17,8 @@ from tflearn.data import Dataset, pipeline
 from tflearn.objectives.objective import choose_features, pooled
 from tflearn.support import cache, environment, files
 from tflearn.support.errors import ConfigError, RunError
+from tflearn.support.safety import arrays as arrays_on_disk
+from tflearn.support.safety import labels as labels_on_disk
 
 _ANSWERS = "answers.npz"
 _LABELS = pathlib.Path("model", "labels.json")
@@ -110,8 +112,7 @@ class Teacher:
 
 
 def _read(folder: pathlib.Path) -> dict[str, np.ndarray]:
-    with np.load(folder / _ANSWERS, allow_pickle=False) as opened:
-        return {name: opened[name] for name in opened.files}
+    return arrays_on_disk.load_npz(folder / _ANSWERS)
 
 
 def _write(answers: Mapping[str, np.ndarray], folder: pathlib.Path) -> None:
@@ -139,7 +140,7 @@ def run(folder: str | os.PathLike[str]) -> Teacher:
             expected=f"a directory with {_LABELS}",
             fix="run the teacher's experiment to its end first",
         )
-    labels = files.read_json(path / _LABELS)
+    labels = labels_on_disk.read_labels(path / _LABELS)
     model = backbones.load_model(path / "model" / "model.keras")
     tensors = {"outputs": model.output}
     heads = [layer for layer in model.layers if layer.name == "head"]

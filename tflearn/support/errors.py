@@ -9,6 +9,8 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable
 
+from tflearn.support import secrets
+
 
 class TflearnError(ValueError):
     """A mistake in a declaration, in data or in how a command was called.
@@ -45,7 +47,8 @@ class TflearnError(ValueError):
         message = ". ".join(parts)
         if nearest is not None:
             message += f". Did you mean '{nearest}'?"
-        super().__init__(message)
+        # Messages are printed, logged and kept in reports.
+        super().__init__(secrets.redact(message))
 
 
 class ConfigError(TflearnError):
@@ -66,6 +69,14 @@ class RegimeError(TflearnError):
 
 class RunError(TflearnError):
     """A run directory or a run in it cannot be used as asked."""
+
+
+class FileError(DataError, BackboneError, RunError):
+    """A file is damaged, or claims what no honest file of its kind does.
+
+    The file may be one of data, of weights or of a run, and who expects an error in one
+    of these catches this one, too.
+    """
 
 
 def nearest(name: str, candidates: Iterable[str]) -> str | None:

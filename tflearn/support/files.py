@@ -9,6 +9,8 @@ import pathlib
 import tempfile
 from typing import Any
 
+from tflearn.support.safety import json_files
+
 
 def write_text(path: str | os.PathLike[str], text: str) -> None:
     """Writes a UTF-8 text file in one atomic step.
@@ -50,8 +52,12 @@ def read_json(path: str | os.PathLike[str]) -> Any:
 
     Returns:
         The parsed value.
+
+    Raises:
+        FileError: It is no JSON, or larger or deeper than any that tflearn writes.
+        OSError: It cannot be read.
     """
-    return json.loads(pathlib.Path(path).read_text(encoding="utf-8"))
+    return json_files.read(path)
 
 
 def digest(*parts: bytes | str) -> str:

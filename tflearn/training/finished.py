@@ -13,8 +13,8 @@ from tflearn import backbones
 from tflearn.data import Data, Split, pipeline
 from tflearn.data.spec import TARGET_KINDS
 from tflearn.evaluation import inference
-from tflearn.support import files
 from tflearn.support.errors import RunError
+from tflearn.support.safety import labels as labels_on_disk
 from tflearn.training.export import LABELS_FILE, MODEL_FILE
 
 
@@ -107,12 +107,28 @@ def open_run(folder: str | pathlib.Path) -> FinishedRun:
     """
     labels = read_labels(folder)
     path = pathlib.Path(folder)
-    return FinishedRun(
+    run = FinishedRun(
         folder=path,
         model=backbones.load_model(path / "model" / MODEL_FILE),
         encoder=backbones.load_encoder(path / "model" / "encoder"),
         labels=labels,
     )
+    _check_classes(run)
+    return run
+
+
+def _check_classes(run: FinishedRun) -> None:
+    """Checks that the labels are those of this model."""
+    outputs = getattr(run.model, "outputs", None) or ()
+    if run.task not in ("class", "multi_label") or len(outputs) != 1:
+        return
+    if outputs[0].shape[-1] != len(run.labels["classes"]):
+        raise RunError(
+            "the model and its labels do not belong together",
+            received=f"{run.folder}: {len(run.labels['classes'])} classes, "
+            f"{outputs[0].shape[-1]} outputs",
+            fix="restore model/ as the run wrote it",
+        )
 
 
 def read_labels(folder: str | pathlib.Path) -> dict[str, Any]:
@@ -137,4 +153,4 @@ def read_labels(folder: str | pathlib.Path) -> dict[str, Any]:
             expected=str(model / MODEL_FILE),
             fix="run the experiment to its end first, with the same --output_dir",
         )
-    return files.read_json(model / LABELS_FILE)
+    return labels_on_disk.read_labels(model / LABELS_FILE)

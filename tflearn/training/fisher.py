@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import pathlib
-import zipfile
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -12,8 +11,9 @@ import keras
 import numpy as np
 
 from tflearn.data import Data, pipeline
-from tflearn.support.errors import ConfigError, nearest
+from tflearn.support.errors import ConfigError, FileError, nearest
 from tflearn.support.patterns import matches
+from tflearn.support.safety import arrays as arrays_on_disk
 from tflearn.training.layer_rates import weight_paths
 
 if TYPE_CHECKING:
@@ -139,9 +139,8 @@ def read(path: str | pathlib.Path) -> dict[str, np.ndarray]:
             expected=expected,
         )
     try:
-        with np.load(path, allow_pickle=False) as arrays:
-            return dict(arrays)
-    except (OSError, ValueError, TypeError, zipfile.BadZipFile) as error:
+        return arrays_on_disk.load_npz(path)
+    except (OSError, FileError) as error:
         raise ConfigError(
             "this file holds no Fisher information",
             received=f"{path}: {error}",

@@ -7,6 +7,7 @@ import functools
 import os
 import pathlib
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
@@ -182,21 +183,53 @@ def load_tokenizer(folder: str | os.PathLike[str]) -> TrainedTokenizer:
 
     Raises:
         OSError: A file is absent.
-        BackboneError: The tokenizer is of a kind that this version does not know.
+        BackboneError: The tokenizer is of a kind that this version does not know, or
+            its files are damaged.
     """
     settings = files.read_json(pathlib.Path(folder) / _FILE)
+    try:
+        tokenizer = _made(settings, folder)
+        # The libraries look at their files when they are asked for the first time.
+        tokenizer.vocabulary_size()
+        tokenizer(["a"] if tokenizer.unk_token_id is not None else [])
+    except (BackboneError, OSError):
+        raise
+    except Exception as error:
+        raise BackboneError(
+            "the vocabulary is damaged",
+            received=f"{folder} ({type(error).__name__}: {str(error)[:200]})",
+            expected="what TrainedTokenizer.save_assets wrote",
+        ) from error
+    return tokenizer
+
+
+def _made(settings: Any, folder: str | os.PathLike[str]) -> TrainedTokenizer:
     kind, special = settings.pop("kind"), tuple(settings.pop("special_tokens"))
+    unknown_roles = [role for role in special if role not in ROLES]
+    if unknown_roles:
+        raise BackboneError("unknown special token", received=unknown_roles[0])
     units: Units
     if kind in ("wordpiece", "bpe"):
         units = RustUnits.load(kind, folder)
     elif kind == "unigram":
         units = SentencePieces.load(folder)
     elif kind == "characters":
-        units = Characters(**settings)
+        units = Characters(str(settings["alphabet"]))
     elif kind == "bytes":
         units = Bytes()
     elif kind == "kmers":
-        units = Kmers(**settings | {"words": tuple(settings["words"])})
+        units = _kmers(settings)
     else:
         raise BackboneError("unknown kind of tokenizer", received=kind)
     return TrainedTokenizer(units=units, special_tokens=special)
+
+
+def _kmers(settings: Any) -> Kmers:
+    words, k, stride = settings["words"], settings["k"], settings["stride"]
+    texts = isinstance(words, list) and all(isinstance(word, str) for word in words)
+    counts = all(type(number) is int and number > 0 for number in (k, stride))
+    if not texts or not counts:
+        raise BackboneError(
+            "these are no k-mers", received=f"k={k!r}, stride={stride!r}"
+        )
+    return Kmers(tuple(words), k, stride, bool(settings.get("uppercase", True)))

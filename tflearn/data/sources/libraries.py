@@ -10,6 +10,7 @@ from typing import Any
 from tflearn.data import paths as path_tools
 from tflearn.data.table import Table
 from tflearn.support.errors import DataError, nearest
+from tflearn.support.safety import json_files
 from tflearn.support.tensorflow import allow_tensorflow
 
 _Convert = Callable[[Any], Any]
@@ -48,6 +49,8 @@ def tfds(
             "tfds takes either a name or a directory",
             received=f"name={name!r}, directory={directory!r}",
         )
+    if directory is not None:
+        _check_features(pathlib.Path(directory).expanduser())
     # It imports TensorFlow on every backend.
     allow_tensorflow()
     try:
@@ -145,6 +148,26 @@ def _builder(
             raise ValueError(f"it is not prepared in {builder.data_path}")
         builder.download_and_prepare()
     return builder
+
+
+def _check_features(folder: pathlib.Path) -> None:
+    """Refuses a prepared set that names classes of its own: TFDS would import them."""
+    file = folder / "features.json"
+    described = json_files.read(file) if file.is_file() else {}
+    waiting: list[Any] = [described]
+    while waiting:
+        one = waiting.pop()
+        if isinstance(one, dict):
+            named = str(one.get("pythonClassName", "tensorflow_datasets."))
+            if not named.startswith("tensorflow_datasets."):
+                raise DataError(
+                    "the set brings a class of its own, which would be imported",
+                    received=f"{file}: {named}",
+                    expected="features of tensorflow_datasets",
+                )
+            waiting.extend(one.values())
+        elif isinstance(one, list):
+            waiting.extend(one)
 
 
 def _tfds_table(builder: Any, selection: str) -> Table:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import zipfile
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -10,7 +9,8 @@ import numpy as np
 
 from tflearn.data import paths as path_tools
 from tflearn.data.table import Table
-from tflearn.support.errors import DataError, nearest
+from tflearn.support.errors import DataError, FileError, nearest
+from tflearn.support.safety import arrays as arrays_on_disk
 
 Columns = Mapping[str, Sequence[Any] | np.ndarray]
 
@@ -138,11 +138,8 @@ def _has_columns(splits: Mapping[str, Any]) -> bool:
 
 def _load(file: path_tools.File) -> dict[str, np.ndarray]:
     try:
-        with np.load(file.path, allow_pickle=False) as opened:
-            if isinstance(opened, np.ndarray):
-                raise ValueError("a single .npy array")
-            loaded = {name: opened[name] for name in opened.files}
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
+        loaded = arrays_on_disk.load_npz(file.path)
+    except (OSError, FileError) as error:
         raise DataError(
             f"not a readable .npz file ({error})",
             received=str(file.path),

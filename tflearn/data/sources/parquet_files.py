@@ -8,6 +8,11 @@ from typing import Any
 from tflearn.data import paths as path_tools
 from tflearn.data.table import Table
 from tflearn.support.errors import DataError
+from tflearn.support.safety import zips
+
+_ROWS = 1024
+# Repeated values are stored once, and honest files do repeat them.
+_EXPANSION = 1000
 
 
 def parquet(
@@ -75,15 +80,35 @@ def _load(
         known = Table({name: () for name in reader.read_schema(file.path).names})
         for name in columns or ():
             known.column(name)
-        table = reader.read_table(file.path, columns=columns and list(columns))
+        return _columns(reader, file, columns)
     except DataError:
         raise
-    except (OSError, ValueError) as error:
-        # pyarrow's errors are ValueErrors.
+    except Exception as error:
+        # pyarrow's errors have no base class that all of them share.
         raise DataError(
             f"not a readable Parquet file ({error})", received=str(file.path)
         ) from error
-    return {name: table.column(name).to_pylist() for name in table.column_names}
+
+
+def _columns(
+    reader: Any, file: path_tools.File, columns: Sequence[str] | None
+) -> dict[str, list[Any]]:
+    """Reads batch by batch: one value in a dictionary may be repeated for ever."""
+    stored = file.path.stat().st_size
+    values: dict[str, list[Any]] = {}
+    size = 0
+    with reader.ParquetFile(file.path) as opened:
+        metadata = opened.metadata
+        cells = metadata.num_rows * max(1, metadata.num_columns)
+        zips.check_size(cells, stored, f"{file.path}: cells")
+        names = None if columns is None else list(columns)
+        values = {name: [] for name in names or opened.schema_arrow.names}
+        for batch in opened.iter_batches(batch_size=_ROWS, columns=names):
+            size += batch.nbytes
+            zips.check_size(size, stored, str(file.path), expansion=_EXPANSION)
+            for name, column in zip(batch.schema.names, batch.columns, strict=True):
+                values[name].extend(column.to_pylist())
+    return values
 
 
 class _Locations:

@@ -168,7 +168,8 @@ def _object(line: str) -> dict[str, Any] | str:
         return "a blank line instead of a JSON object"
     try:
         value = json.loads(line)
-    except (json.JSONDecodeError, RecursionError) as error:
+    except (ValueError, RecursionError) as error:
+        # ValueError: also a number of more digits than Python reads.
         return f"not JSON ({error})"
     if not isinstance(value, dict):
         return f"a JSON {type(value).__name__} instead of an object"

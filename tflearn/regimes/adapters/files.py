@@ -16,7 +16,9 @@ from tflearn.backbones import graph
 from tflearn.regimes.adapters.attach import attach, attached
 from tflearn.regimes.adapters.kinds import make
 from tflearn.regimes.adapters.merging import forget_traces
-from tflearn.support.errors import RegimeError, nearest
+from tflearn.support.errors import FileError, RegimeError, nearest
+from tflearn.support.safety import json_files
+from tflearn.support.safety.tensors import read_safetensors
 
 _FORMAT = "tflearn-adapters-1"
 
@@ -112,21 +114,23 @@ def load_adapter(
 
 
 def _read(file: pathlib.Path) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
-    import safetensors
-
     try:
-        with safetensors.safe_open(file, framework="numpy") as opened:
-            metadata = opened.metadata() or {}
-            tensors = {key: opened.get_tensor(key) for key in opened.keys()}
+        tensors, metadata = read_safetensors(file)
         if metadata.get("format") != _FORMAT:
             raise RegimeError(
                 "not a file of adapters",
                 received=f"{file}: format {metadata.get('format')!r}",
                 expected=_FORMAT,
             )
-        header = json.loads(metadata["adapters"])
-    except (OSError, KeyError, safetensors.SafetensorError) as error:
+        header = json_files.parse(metadata["adapters"], f"{file}: adapters")
+    except (OSError, KeyError, FileError) as error:
         raise RegimeError("cannot read adapters", received=f"{file}: {error}") from None
+    if not isinstance(header, dict) or not all(map(_is_entry, header.values())):
+        raise RegimeError(
+            "the header of the adapters is damaged",
+            received=str(file),
+            expected="kind and options by layer",
+        )
     _check_finite(tensors)
     if metadata.get("digest") != _digest(tensors):
         raise RegimeError(
@@ -135,6 +139,14 @@ def _read(file: pathlib.Path) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
             fix="the file was damaged or edited: save it again",
         )
     return header, tensors
+
+
+def _is_entry(entry: Any) -> bool:
+    return (
+        isinstance(entry, dict)
+        and isinstance(entry.get("kind"), str)
+        and isinstance(entry.get("options"), dict)
+    )
 
 
 def _host(layers: Mapping[str, keras.Layer], path: str, name: str) -> keras.Layer:
@@ -165,7 +177,9 @@ def _expected(
                 f"an adapter of kind '{adapter.kind}' does not fit this layer",
                 received=f"{path} ({type(hosts[path]).__name__})",
             )
-        adapter.build_for(hosts[path])
+        # Shapes alone: a file may ask for an adapter of any rank.
+        with keras.StatelessScope(initialize_variables=False):
+            adapter.build_for(hosts[path])
         for key, variable in graph.weights_by_path(adapter).items():
             shapes[f"{path}/{key}"] = tuple(variable.shape)
     return shapes
