@@ -14,6 +14,7 @@ from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 
 from tflearn.commands.arguments import Arguments
+from tflearn.support import secrets
 from tflearn.support.declarations import permissions
 from tflearn.support.errors import ConfigError, TflearnError, nearest
 
@@ -272,6 +273,7 @@ def _quieten(debug: bool) -> None:
     # A handler keeps the stream it was made with; a second call may have another.
     log.handlers.clear()
     handler = logging.StreamHandler()
+    handler.addFilter(secrets.RedactingFilter())
     handler.setFormatter(logging.Formatter("%(message)s"))
     log.addHandler(handler)
     if debug:

@@ -14,7 +14,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from tflearn.reports.report import estimate_text, plain
-from tflearn.support import files
+from tflearn.support import files, secrets
 from tflearn.support.errors import RunError
 
 Curve = Sequence[tuple[float, float]]
@@ -180,7 +180,7 @@ def write_comparison(
         with_folders=any(arm.folders for arm in arms),
     )
     files.write_text(folder / "compare.html", page)
-    files.write_json(folder / "compare.json", found)
+    files.write_json(folder / "compare.json", secrets.redact_all(found))
     return found
 
 

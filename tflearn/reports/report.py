@@ -13,6 +13,7 @@ from typing import Any, Self, TypeVar
 
 import numpy as np
 
+from tflearn.support import secrets
 from tflearn.support.errors import RunError, nearest
 from tflearn.support.units import count_text, duration_text
 
@@ -57,7 +58,7 @@ class StageReport:
 
     def to_json(self) -> dict[str, Any]:
         """Returns the report as JSON knows it; NaN and infinities become null."""
-        return plain(dataclasses.asdict(self))
+        return secrets.redact_all(plain(dataclasses.asdict(self)))
 
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> Self:
@@ -113,7 +114,7 @@ class Report:
 
     def to_json(self) -> dict[str, Any]:
         """Returns the report as JSON knows it; NaN and infinities become null."""
-        return plain(dataclasses.asdict(self))
+        return secrets.redact_all(plain(dataclasses.asdict(self)))
 
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> Self:

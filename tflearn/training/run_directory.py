@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from typing import Protocol
 
 from tflearn.distribution import processes
-from tflearn.support import environment, files
+from tflearn.support import environment, files, secrets
 from tflearn.support.errors import RunError
 
 CONFIG = "config.gin"
@@ -55,7 +55,7 @@ def _holds_report(folder: pathlib.Path, declared: Declared | None) -> bool:
             received=str(folder),
             fix="choose another --output_dir",
         )
-    if config.read_text(encoding="utf-8") != _text(declared):
+    if not secrets.same(config.read_text(encoding="utf-8"), _text(declared)):
         raise RunError(
             "the output directory holds another experiment",
             received=f"{folder}; first differences: "
@@ -107,7 +107,7 @@ def write_start(folder: pathlib.Path, declared: Declared | None) -> None:
     """Writes the declaration and the environment, before anything trains."""
     if not processes.is_chief():
         return
-    files.write_text(folder / CONFIG, _text(declared))
+    files.write_text(folder / CONFIG, secrets.redact(_text(declared)))
     files.write_json(
         folder / "environment.json",
         {"versions": environment.versions(), "hardware": environment.hardware()},
@@ -117,7 +117,8 @@ def write_start(folder: pathlib.Path, declared: Declared | None) -> None:
 def write_operative(folder: pathlib.Path, declared: Declared | None) -> None:
     """Writes the declaration with every default that was used."""
     if declared is not None and processes.is_chief():
-        files.write_text(folder / "operative_config.gin", declared.operative_text())
+        text = secrets.redact(declared.operative_text())
+        files.write_text(folder / "operative_config.gin", text)
 
 
 def _is_empty(folder: pathlib.Path) -> bool:
