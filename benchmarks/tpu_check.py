@@ -1,11 +1,14 @@
 """Compiles shipped experiments for TPU slices; writes the table of docs/tpu_check.md.
 
-    .venv-tpu/bin/python benchmarks/tpu_check.py --data=../shared/data
-    .venv-tpu/bin/python benchmarks/tpu_check.py --data=../shared/data \\
-        --only=llama --topology=v5e:4x4
+    .venv-tpu/bin/python benchmarks/tpu_check.py --data=FOLDER
+    .venv-tpu/bin/python benchmarks/tpu_check.py --data=FOLDER --only=dna_motif \\
+        --topology=v5e:16x16 --change="experiment.Stage.batch_size = 256"
+    python benchmarks/tpu_check.py --write-docs
 
-Every experiment is compiled in a process of its own, and what is known already (in
-`benchmarks/tpu_check.jsonl`) is not compiled again. `--table` only writes the table.
+The list is what lies in gin/quickstart and gin/runs. Every experiment is compiled in a
+process of its own; what `benchmarks/tpu_check.jsonl` knows already is not compiled
+again, failures excepted, and the page is written anew after each. FOLDER holds sst2/,
+cifar10_subset.tar and tinyshakespeare.txt.
 """
 
 from __future__ import annotations
@@ -22,63 +25,82 @@ KNOWN = ROOT / "benchmarks/tpu_check.jsonl"
 PAGE = ROOT / "docs/tpu_check.md"
 BEGIN, END = "<!-- table -->", "<!-- end of table -->"
 
-CIFAR, SST2 = "FOLDER = '{data}/cifar10_subset.tar'", "FOLDER = '{data}/sst2'"
-PLAYS = "FILE = '{data}/tinyshakespeare.txt'"
-LORA = ["regimes/lora.gin"]
-# File, files after it, bindings. Batches that eight chips do not divide are changed.
-EXPERIMENTS: list[tuple[str, list[str], list[str]]] = [
-    ("quickstart/digits.gin", [], ["transfer/experiment.Stage.batch_size = 16"]),
-    ("runs/sequence/dna_motif.gin", [], []),
-    *(
-        (f"runs/image/cifar10_{name}.gin", [], [CIFAR])
-        for name in ("scratch", "transfer_keras_hub", "transfer_keras_cv")
-        + ("simclr", "simclr_random", "mae")
-    ),
-    ("runs/image/image_text_contrastive.gin", [], []),
-    ("runs/text/masked_lm_scratch.gin", [], [SST2]),
-    *(
-        (f"runs/text/sst2_{name}.gin", [], [SST2])
-        for name in ("full", "frozen", "partial", "lora", "dora", "adapters")
-        + ("bitfit", "llrd", "lpft", "hybrid", "masked_lm")
-    ),
-    *(
-        (f"runs/text/shakespeare_{name}.gin", [], [PLAYS, "BATCH = 16"])
-        for name in ("char", "bpe")
-    ),
-    ("runs/text/shakespeare_char_gpu.gin", [], [PLAYS]),
-    ("runs/text/llama_1b.gin", [], [PLAYS]),
-    ("runs/text/llama_1b.gin", LORA, [PLAYS]),
-]
+# What a file needs that includes one of these.
+DATA = {
+    "data/cifar10_folder.gin": "FOLDER = '{data}/cifar10_subset.tar'",
+    "data/sst2.gin": "FOLDER = '{data}/sst2'",
+    "data/shakespeare.gin": "FILE = '{data}/tinyshakespeare.txt'",
+}
+# Batches that eight chips do not divide.
+LABELS = ["label/experiment.Stage.batch_size = 104"]
+CHANGES = {
+    "quickstart/digits.gin": ["transfer/experiment.Stage.batch_size = 16"],
+    "runs/image/cifar10_mae.gin": LABELS,
+    "runs/image/cifar10_simclr.gin": LABELS,
+    "runs/image/cifar10_simclr_random.gin": LABELS,
+    "runs/text/shakespeare_bpe.gin": ["BATCH = 16"],
+    "runs/text/shakespeare_char.gin": ["BATCH = 16"],
+}
+# The slices that files are for, where it is not the usual one.
+SLICES = {"runs/text/llama_1b.gin": "v5e:4x4"}
+# Compiled a second time, with another file after them.
+ALSO = {"runs/text/llama_1b.gin": "regimes/lora.gin"}
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--data", default=str(ROOT.parent / "shared/data"))
-    parser.add_argument("--topology", default="v5e:2x4")
+    parser.add_argument("--topology", help="a slice; v5e:2x4 for most by default")
     parser.add_argument("--only", default="", help="a part of the file's name")
-    parser.add_argument("--table", action="store_true", help="only write the table")
+    parser.add_argument("--change", action="append", default=[], help="a gin binding")
+    parser.add_argument("--teacher", help="a finished run, for sst2_distilled.gin")
+    parser.add_argument("--write-docs", action="store_true", help="only write the page")
     parser.add_argument("--one", help="an experiment, as this program calls itself")
     given = parser.parse_args()
     if given.one:
         compile_one(json.loads(given.one))
         return 0
-    if not given.table:
-        for file, more, bindings in EXPERIMENTS:
-            if given.only in file:
-                job = [[file, *more], bindings, given.topology, given.data]
-                compile_apart(job)
-    write_table()
+    if not given.write_docs:
+        for files in shipped():
+            if given.only in files[0]:
+                compile_apart(job(files, given))
+                write_docs()
+    write_docs()
     return 0
 
 
-def compile_apart(job: list) -> None:
+def shipped() -> list[list[str]]:
+    """Returns the complete files that ship, each with the files given after it."""
+    gin = ROOT / "gin"
+    found = [*gin.glob("quickstart/*.gin"), *gin.glob("runs/**/*.gin")]
+    names = sorted(path.relative_to(gin).as_posix() for path in found)
+    again = [[name, ALSO[name]] for name in names if name in ALSO]
+    return [[name] for name in names] + again
+
+
+def job(files: list[str], given: argparse.Namespace) -> dict:
+    """Returns what compiling some files takes, in a form that JSON can hold."""
+    text = (ROOT / "gin" / files[0]).read_text(encoding="utf-8")
+    needs = [x for fragment, x in DATA.items() if f"include '{fragment}'" in text]
+    if given.teacher and "TEACHER = %gin.REQUIRED" in text:
+        needs.append(f"TEACHER = '{given.teacher}'")
+    return {
+        "files": files,
+        "topology": given.topology or SLICES.get(files[0], "v5e:2x4"),
+        "needs": [x.format(data=given.data) for x in needs],
+        "changes": CHANGES.get(files[0], []) + given.change,
+        "data": given.data,
+    }
+
+
+def compile_apart(wanted: dict) -> None:
     """Compiles one experiment in a process of its own, unless it is known."""
-    files, _, topology, _ = job
-    if any(x["files"] == files and x["topology"] == topology for x in known()):
+    same = [x for x in known() if _key(x) == _key(wanted)]
+    if same and not any("error" in x for x in same):
         return
-    print(topology, *files, flush=True)
+    print(wanted["topology"], *wanted["files"], flush=True)
     done = subprocess.run(
-        [sys.executable, __file__, f"--one={json.dumps(job)}"],
+        [sys.executable, __file__, f"--one={json.dumps(wanted)}"],
         cwd=ROOT,
         env=os.environ | {"KERAS_BACKEND": "jax"},
         capture_output=True,
@@ -88,31 +110,38 @@ def compile_apart(job: list) -> None:
     rows = [json.loads(x) for x in done.stdout.splitlines() if x.startswith('{"')]
     if done.returncode or not rows:
         lines = (done.stderr.strip() or done.stdout.strip()).splitlines()
-        rows = [{"files": files, "topology": topology, "error": lines[-1][:300]}]
-    with KNOWN.open("a", encoding="utf-8") as file:
-        for row in rows:
-            file.write(json.dumps(row) + "\n")
+        said = lines[-1] if lines else f"exit code {done.returncode}"
+        said = said.replace(wanted["data"], "FOLDER").replace(f"{ROOT}/", "")[:300]
+        key = {name: wanted[name] for name in ("files", "topology", "changes")}
+        rows.append({**key, "error": said})
+    rest = [x for x in known() if _key(x) != _key(wanted)]
+    text = "".join(json.dumps(row) + "\n" for row in rest + rows)
+    KNOWN.write_text(text, encoding="utf-8")
 
 
-def compile_one(job: list) -> None:
+def _key(row: dict) -> tuple:
+    return tuple(row["files"]), row["topology"], tuple(row["changes"])
+
+
+def compile_one(wanted: dict) -> None:
     """Prints a line of JSON for every stage."""
-    files, bindings, name, data = job
     from importlib import metadata
 
     from tflearn import config
     from tflearn.commands import topology as command
     from tflearn.distribution import topology
 
-    wanted = topology.parse(name)
+    target = topology.parse(wanted["topology"])
     topology.prepare()
-    bindings = [binding.format(data=data) for binding in bindings]
-    declared = config.load(files, bindings).experiment()
+    bindings = wanted["needs"] + wanted["changes"]
+    declared = config.load(wanted["files"], bindings).experiment()
     versions = {x: metadata.version(x) for x in ("jax", "libtpu", "keras", "keras-hub")}
-    for result in command.compile_experiment(declared, wanted):
+    for result in command.compile_experiment(declared, target):
         compiled = result.compiled
         row = {
-            "files": files,
-            "topology": name,
+            "files": wanted["files"],
+            "topology": wanted["topology"],
+            "changes": wanted["changes"],
             "stage": result.stage,
             "kind": result.variant.kind,
             "batch": result.variant.batch_size,
@@ -137,18 +166,19 @@ def known() -> list[dict]:
     return [json.loads(line) for line in lines]
 
 
-def write_table() -> None:
+def write_docs() -> None:
     """Writes what is known between the two marks of the page."""
-    rows = [
+    rows = sorted(known(), key=lambda x: (x["files"], x["topology"]))
+    table = [
         "| experiment, stage | slice | layout, batch | MiB a chip: total "
         "(arguments + temporaries) | GFLOPs a chip | collectives a step, MiB |",
         "|---|---|---|---|---|---|",
-        *(_row(x) for x in known()),
+        *(_row(x) for x in rows),
     ]
     page = PAGE.read_text(encoding="utf-8")
     before, rest = page.split(BEGIN)
     after = rest.split(END)[1]
-    text = "\n".join(rows)
+    text = "\n".join(table)
     PAGE.write_text(f"{before}{BEGIN}\n{text}\n{END}{after}", encoding="utf-8")
 
 
