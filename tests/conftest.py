@@ -33,6 +33,7 @@ collect_ignore_glob = ["golden/*.py"]
 collect_ignore = [
     "distributed_cases.py",
     "process_cases.py",
+    "safe_loading_cases.py",
     "tf_devices.py",
     "tf_processes.py",
 ]
@@ -50,6 +51,7 @@ if os.environ["KERAS_BACKEND"] == "tensorflow":
         "test_data_sources.py",
         "test_evaluation.py",
         "test_evaluation_calibration.py",
+        "test_fuzz.py",
         "test_launchers.py",
         "test_mistakes.py",
         "test_notebooks.py",
