@@ -19,6 +19,8 @@ from tflearn.support.declarations import permissions
 from tflearn.support.errors import ConfigError, TflearnError, nearest
 
 BACKENDS = ("jax", "tensorflow")
+# `tflearn.distribution.processes.ProcessLost.exit_code`, which would import Keras.
+_LOST = 75
 FORMATS = ("jsonl", "csv")
 
 
@@ -84,7 +86,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     Returns:
         The exit code: 0, 1 where a resume test found a difference, 2 for a mistake
-        of the user, 130 when interrupted.
+        of the user, 75 if another process of the run is gone, 130 when interrupted.
     """
     flags = sys.argv[1:] if argv is None else list(argv)
     debug = "--debug" in flags
@@ -105,7 +107,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         if known is None or debug:
             raise
         print(f"error: {known}", file=sys.stderr)
-        return 2
+        return getattr(known, "exit_code", 2)
 
 
 def parse(flags: Sequence[str]) -> Arguments:
@@ -294,5 +296,15 @@ def _explain(error: Exception) -> TflearnError | None:
     return error if isinstance(error, TflearnError) else None
 
 
+def _leave(code: int) -> None:
+    """Ends this process."""
+    if code == _LOST:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        # Python would wait at its exit for the process that is gone.
+        os._exit(code)
+    sys.exit(code)
+
+
 if __name__ == "__main__":
-    sys.exit(main())
+    _leave(main())

@@ -63,7 +63,7 @@ class RawBatches:
     def part(self, step: int, share: Share | None) -> TrainBatch:
         """Returns the rows of a batch that this process makes, and reads no others."""
         indices = self.order.indices(int(step))
-        length = self._length(indices)
+        length = padded_length(self._examples, indices)
         if share is not None:
             indices = indices[share(len(indices))]
         if self._pixels and isinstance(self._examples, ImageExamples):
@@ -72,14 +72,6 @@ class RawBatches:
             inputs = self._examples.batch(indices, length=length)
         batch = (inputs, self._targets[indices])
         return batch if self._weights is None else (*batch, self._weights[indices])
-
-    def _length(self, indices: np.ndarray) -> int | None:
-        """Returns the length that the whole batch is padded to."""
-        lengths, fits = self._examples.lengths, self._examples.padded_lengths
-        if lengths is None or not fits:
-            return None
-        longest = int(np.max(lengths[indices]))
-        return next(fit for fit in fits if fit >= longest)
 
 
 class MadeBatches:
@@ -196,6 +188,18 @@ class TrainBatches:
         images, targets, *weights = raw
         images, targets = self._augmentation(images, targets, step=step)
         return (self.examples.scale(images), targets, *weights)
+
+
+def padded_length(examples: Examples, indices: np.ndarray) -> int | None:
+    """Returns the length that a batch of texts is padded to; None for all others.
+
+    A process that makes some of its rows has to know what the others need.
+    """
+    lengths, fits = examples.lengths, examples.padded_lengths
+    if lengths is None or not fits:
+        return None
+    longest = int(np.max(lengths[indices]))
+    return next(fit for fit in fits if fit >= longest)
 
 
 def own_rows(batch: Any, share: Share | None) -> Any:

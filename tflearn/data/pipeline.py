@@ -35,6 +35,7 @@ from tflearn.data.batches import (
     class_weights,
     generator,
     made_batches,
+    padded_length,
     train_batches,
 )
 from tflearn.data.dataset import Dataset, Split
@@ -45,6 +46,7 @@ from tflearn.data.examples import (
     VectorExamples,
 )
 from tflearn.data.spec import Batch, Spec
+from tflearn.distribution import arrays
 from tflearn.support.errors import DataError
 
 if TYPE_CHECKING:
@@ -162,7 +164,8 @@ def ordered_batches(
     """Gives every example once, in batches of one static size.
 
     Texts come sorted by length, each batch padded to one of `padded_lengths`. The
-    last batch repeats its last example until it is full.
+    last batch repeats its last example until it is full. Of several processes on JAX
+    each reads its own rows, and all have to go through the batches together.
 
     Args:
         examples: The examples.
@@ -175,7 +178,14 @@ def ordered_batches(
     size = min(batch_size, len(examples))
     for indices in ordered_indices(examples, batch_size=batch_size):
         filled = np.pad(indices, (0, size - len(indices)), mode="edge")
-        yield examples.batch(filled), indices
+        length = padded_length(examples, filled)
+
+        def make(
+            rows: Any, filled: np.ndarray = filled, length: int | None = length
+        ) -> Batch:
+            return examples.batch(filled[rows], length=length)
+
+        yield arrays.assemble(make, size), indices
 
 
 def ordered_indices(examples: Examples, *, batch_size: int) -> Iterator[np.ndarray]:

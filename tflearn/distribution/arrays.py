@@ -50,6 +50,23 @@ def share() -> Callable[[int], np.ndarray] | None:
     return functools.partial(tf_batches.own_rows, tf_strategy.active())
 
 
+def assemble(make: Callable[[Any], Any], size: int) -> Any:
+    """Makes a batch that is computed and not trained on.
+
+    Args:
+        make: Called with the rows that are wanted; returns arrays in any structure.
+        size: Rows of the batch.
+
+    Returns:
+        What `predict_on_batch` takes. Of several processes on JAX each makes its own
+        rows; on TensorFlow each makes all, since Keras orders them by device.
+    """
+    mesh = jax_mesh.active()
+    if mesh is None or processes.count() == 1:
+        return make(slice(None))
+    return mesh.assemble(make(mesh.own_rows(size)), size)
+
+
 @contextlib.contextmanager
 def on_host(variables: Sequence[keras.Variable]) -> Iterator[None]:
     """Gathers variables so that this process alone can read all of their values.

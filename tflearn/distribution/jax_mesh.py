@@ -112,14 +112,29 @@ class Mesh(keras.distribution.ModelParallel):
             if isinstance(array, jax.Array):
                 return array
             array = np.asarray(array)
-            own = self.own_rows(len(array))
-            return jax.make_array_from_process_local_data(
-                self.get_data_layout((len(own),)).backend_layout,
-                array[own],
-                array.shape,
-            )
+            return self.assemble(array[self.own_rows(len(array))], len(array))
 
         return keras.tree.map_structure(put, rows)
+
+    def assemble(self, own: Any, size: int) -> Any:
+        """Makes a batch of the rows that every process has made of it.
+
+        Args:
+            own: Arrays in any structure, the rows of `own_rows`.
+            size: Rows of the batch.
+
+        Returns:
+            The same structure; every array `(size, ...)` lies on the devices.
+        """
+        import jax
+
+        layout = self.get_data_layout((len(self.own_rows(size)),)).backend_layout
+        return keras.tree.map_structure(
+            lambda array: jax.make_array_from_process_local_data(
+                layout, array, (size, *array.shape[1:])
+            ),
+            own,
+        )
 
     def value(self, value: Any, layout: Any) -> Any:
         """Puts a value on the devices that every process has in its memory.

@@ -40,9 +40,13 @@ START_SECONDS = 600
 
 
 class ProcessLost(RunError):
-    """Another process of the run is gone: nobody's mistake, so it may start again."""
+    """Another process of the run is gone: nobody's mistake, so it may start again.
 
-    exit_code = 1
+    Attributes:
+        exit_code: What the command line ends with; 2, a mistake, is never restarted.
+    """
+
+    exit_code = 75
 
 
 @dataclasses.dataclass(frozen=True)

@@ -1,0 +1,368 @@
+"""Several real processes on this machine train, evaluate and resume as one does.
+
+What is trained is in `process_cases.py`; every run is one of the command line.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import io
+import json
+import os
+import pathlib
+import shutil
+import socket
+import subprocess
+import sys
+import time
+import zipfile
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import h5py
+import keras
+import numpy as np
+import process_cases
+import pytest
+
+from tflearn.distribution import Distribution, processes
+from tflearn.distribution.processes import Here
+from tflearn.support.errors import ConfigError, RunError
+
+HERE = pathlib.Path(__file__).parent
+BACKEND = keras.backend.backend()
+on_jax = pytest.mark.skipif(BACKEND != "jax", reason="for JAX")
+# On TensorFlow every device draws masks of its own.
+DROPOUT = 0.2 if BACKEND == "jax" else 0.0
+#: Largest difference to one process, relative for losses; measured ones are in
+#: docs/distribution.md.
+TOLERANCE = 1e-4
+LOST = processes.ProcessLost.exit_code
+
+
+@dataclasses.dataclass(frozen=True)
+class Ran:
+    """A run that has ended.
+
+    Args:
+        folder: Its run directory.
+        said: What every process printed.
+    """
+
+    folder: pathlib.Path
+    said: tuple[str, ...]
+
+    def stage(self, name: str) -> dict[str, Any]:
+        return json.loads((self.folder / "stages" / name / "report.json").read_text())
+
+    def weights(self) -> dict[str, np.ndarray]:
+        with zipfile.ZipFile(self.folder / "model" / "model.keras") as archive:
+            file = h5py.File(io.BytesIO(archive.read("model.weights.h5")))
+        found: dict[str, np.ndarray] = {}
+        file.visititems(
+            lambda name, item: (
+                found.__setitem__(name, np.asarray(item))
+                if isinstance(item, h5py.Dataset)
+                else None
+            )
+        )
+        return found
+
+
+def start(
+    folder: pathlib.Path, case: str, kind: str, count: int, *bindings: str
+) -> list[subprocess.Popen[str]]:
+    """Starts all processes of a run; those behind the first write for nobody else."""
+    declared = folder.parent / f"{case}.gin"
+    declared.write_text(process_cases.GIN + getattr(process_cases, case))
+    words = [sys.executable, "-m", "tflearn.run", f"--gin_file={declared}"]
+    words += [f"--output_dir={folder}", f"--backend={BACKEND}"]
+    bindings = (f"distribution.Distribution.kind = '{kind}'", *bindings)
+    if case == "DIGITS":
+        bindings = (f"DROPOUT = {DROPOUT}", *bindings)
+    words += [f"--gin_bindings={binding}" for binding in bindings]
+    several = [f"--coordinator=127.0.0.1:{_port(count)}", f"--processes={count}"]
+    paths = os.pathsep.join([str(HERE.parent), str(HERE)])
+    environment = os.environ | {"PYTHONPATH": paths, "COLUMNS": "100"}
+    environment.pop("TF_CONFIG", None)
+    return [
+        subprocess.Popen(
+            [*words, *([*several, f"--process_id={index}"] if count > 1 else [])],
+            env=environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            umask=0o022 if index == 0 else 0o077,
+        )
+        for index in range(count)
+    ]
+
+
+def wait(started: list[subprocess.Popen[str]]) -> tuple[str, ...]:
+    """Waits for all processes, which have to end well; returns what they said."""
+    try:
+        said = tuple(process.communicate(timeout=900)[0] for process in started)
+    finally:
+        for process in started:
+            process.kill()
+    for process, text in zip(started, said, strict=True):
+        assert process.returncode == 0, text[-4000:]
+    return said
+
+
+def _port(count: int) -> int:
+    """A port of which the next ones are free too."""
+    while True:
+        with socket.socket() as first:
+            first.bind(("127.0.0.1", 0))
+            port = first.getsockname()[1]
+        try:
+            for step in range(count):
+                with socket.socket() as other:
+                    other.bind(("127.0.0.1", port + step))
+        except (OSError, OverflowError):
+            continue
+        return port
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str, str, int], Ran]:
+    """Runs of a case, a kind and a number of processes, each of them once."""
+
+    @functools.cache
+    def ran(case: str, kind: str, count: int) -> Ran:
+        folder = tmp_path_factory.mktemp(f"{case}_{kind}_{count}") / "run"
+        return Ran(folder, wait(start(folder, case, kind, count)))
+
+    return ran
+
+
+def leaves(value: Any, path: str = "") -> Iterator[tuple[str, float]]:
+    """Gives all numbers of a JSON value by path."""
+    if isinstance(value, dict):
+        for name, item in value.items():
+            yield from leaves(item, f"{path}/{name}")
+    elif isinstance(value, list):
+        for number, item in enumerate(value):
+            yield from leaves(item, f"{path}/{number}")
+    elif isinstance(value, (int, float)):
+        yield path, float(value)
+
+
+def differences(one: Ran, several: Ran) -> dict[str, float]:
+    """Returns the largest differences between two runs of one experiment."""
+    found = {"loss": 0.0, "cross_entropy": 0.0}
+    for name in ("tune", "head"):
+        a, b = one.stage(name), several.stage(name)
+        assert [x["step"] for x in a["history"]] == [x["step"] for x in b["history"]]
+        for x, y in zip(a["history"], b["history"], strict=True):
+            found["loss"] = max(found["loss"], abs(y["loss"] / x["loss"] - 1))
+        left, right = dict(leaves(a["evaluations"])), dict(leaves(b["evaluations"]))
+        assert left.keys() == right.keys()
+        for path, value in left.items():
+            if path.endswith("cross_entropy/value"):
+                change = abs(right[path] - value)
+                found["cross_entropy"] = max(found["cross_entropy"], change)
+            if path.endswith(("/count", "accuracy/value")):
+                assert right[path] == value, path
+    mine, others = one.weights(), several.weights()
+    assert mine.keys() == others.keys()
+    found["weights"] = max(float(np.abs(others[k] - v).max()) for k, v in mine.items())
+    print(f"{several.folder.parent.name}: {found}")
+    return found
+
+
+def assert_same(one: Ran, several: Ran) -> None:
+    found = differences(one, several)
+    assert max(found.values()) < TOLERANCE, found
+    moved = [row["loss"] for row in one.stage("tune")["history"]]
+    assert np.ptp(moved) > 0.01, "a model that stands still shows nothing"
+
+
+# A whole run.
+
+
+def test_two_processes_end_with_the_run_of_one(runs) -> None:
+    assert_same(runs("DIGITS", "single", 1), runs("DIGITS", "data", 2))
+
+
+def test_every_example_is_evaluated_once(runs) -> None:
+    report = runs("DIGITS", "data", 2).stage("tune")
+    counts = {name: x["count"] for name, x in report["evaluations"].items()}
+    # Neither number divides by the batches of 8.
+    assert counts == {"validation": 90, "test": 89}
+
+
+def test_only_the_first_process_writes_and_speaks(runs) -> None:
+    ran = runs("DIGITS", "data", 2)
+    written = [path for path in ran.folder.rglob("*") if path.is_file()]
+    others = [path for path in written if not path.stat().st_mode & 0o004]
+    # On JAX every process writes its part of a checkpoint.
+    parts = [path for path in others if "ocdbt.process_1" in str(path)]
+    assert set(others) == set(parts)
+    assert len(written) > 20
+    assert "report:" in ran.said[0]
+    assert "tune" not in ran.said[1]
+
+
+def test_which_process_it_is_is_no_part_of_the_declaration(runs) -> None:
+    text = (runs("DIGITS", "data", 2).folder / "config.gin").read_text()
+    assert "127.0.0.1" not in text
+
+
+LAYOUTS = [
+    (case, kind, count)
+    for case in ("TEXT", "DIGITS")
+    for kind in ("data", "fully_sharded", "tensor")
+    for count in (2, 4)
+    if (case, kind, count) != ("DIGITS", "data", 2)
+]
+
+
+@on_jax
+@pytest.mark.slow
+@pytest.mark.parametrize(("case", "kind", "count"), LAYOUTS)
+def test_processes_share_what_is_declared_as_one_would_do_it(
+    runs, case, kind, count
+) -> None:
+    assert_same(runs(case, "single", 1), runs(case, kind, count))
+
+
+# Going on.
+
+
+def cut_back(folder: pathlib.Path, step: int) -> None:
+    """Leaves of a finished run what is there when it is killed behind a step."""
+    for name in ("report.json", "stages/tune/report.json"):
+        (folder / name).unlink()
+    for name in ("model", "stages/head", "stages/tune/end"):
+        shutil.rmtree(folder / name)
+    for name in ("checkpoints", "best"):
+        for saved in (folder / "stages/tune" / name).iterdir():
+            if saved.name.isdecimal() and int(saved.name) > step:
+                shutil.rmtree(saved)
+
+
+GOES_ON = [(2, 2), (2, 1), (1, 2), (2, 4)] if BACKEND == "jax" else [(2, 2), (2, 1)]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("before", "after"), GOES_ON)
+def test_a_run_goes_on_with_any_number_of_processes(
+    runs, tmp_path, before, after
+) -> None:
+    kind = "fully_sharded" if BACKEND == "jax" else "data"
+    straight, folder = runs("DIGITS", kind, before), tmp_path / "run"
+    shutil.copytree(straight.folder, folder)
+    cut_back(folder, 8)
+    again = Ran(folder, wait(start(folder, "DIGITS", kind, after)))
+    assert "resumed stage 'tune' at step 8 of 12" in again.said[0]
+    assert_same(straight, again)
+
+
+@pytest.mark.slow
+def test_the_same_command_on_a_finished_run_says_that_it_is_finished(runs) -> None:
+    folder = runs("DIGITS", "data", 2).folder
+    said = wait(start(folder, "DIGITS", "data", 2))
+    assert "is finished" in said[0]
+    assert "is finished" not in said[1]
+
+
+# A process that is gone.
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("killed", [0, 1])
+def test_a_killed_process_ends_the_other_with_a_message(tmp_path, killed) -> None:
+    folder = tmp_path / "run"
+    endless = "tune/experiment.Stage.budget = '1000000 steps'"
+    started = start(folder, "DIGITS", "data", 2, endless)
+    rows = folder / "stages/tune/metrics.jsonl"
+    try:
+        while not rows.exists() or len(rows.read_text().splitlines()) < 3:
+            for process in started:
+                assert process.poll() is None, process.communicate()[0][-4000:]
+            time.sleep(0.1)
+        started[killed].kill()
+        left = started[1 - killed]
+        said, _ = left.communicate(timeout=10 * processes.HEARTBEAT_SECONDS)
+    finally:
+        for process in started:
+            process.kill()
+    # Either tflearn hears of it first, or JAX's own service, which aborts.
+    if left.returncode == LOST:
+        assert "another process of this run is gone" in said
+    else:
+        assert left.returncode == -6, said[-4000:]
+        assert "another task died" in said
+
+
+# What processes tell each other, without any.
+
+
+@pytest.fixture
+def second_of_two(monkeypatch) -> Callable[[Any], None]:
+    """This process as the second of two, of which the first has sent some arrays."""
+
+    def set_first(*arrays: np.ndarray) -> None:
+        sent = iter(arrays)
+        monkeypatch.setattr(
+            processes,
+            "_here",
+            Here(1, 2, lambda array: np.stack([next(sent), array])),
+        )
+
+    return set_first
+
+
+def _json(value: Any) -> tuple[np.ndarray, np.ndarray]:
+    text = json.dumps(value).encode()
+    size = np.asarray([len(text)])
+    return np.frombuffer(size.tobytes(), np.uint8), np.frombuffer(text, np.uint8)
+
+
+def test_the_first_process_decides(second_of_two) -> None:
+    second_of_two(*_json({"stop": True}))
+    assert processes.agree({"stop": False}) == {"stop": True}
+
+
+def test_what_the_first_process_raises_all_raise(second_of_two) -> None:
+    second_of_two(*_json([None, "the disk is full"]))
+    with pytest.raises(RunError, match="the disk is full"):
+        processes.on_first(lambda: 1 / 0)
+
+
+def test_another_declaration_is_refused(second_of_two) -> None:
+    second_of_two(np.zeros(16, np.uint8))
+    with pytest.raises(RunError, match="process 1 has another one than process 0"):
+        processes.check_same("mine", "declaration")
+
+
+def test_one_process_asks_nobody(tmp_path) -> None:
+    assert (processes.index(), processes.count(), processes.is_chief()) == (0, 1, True)
+    assert processes.agree(None) is None
+    made = [processes.once(tmp_path / "a.json", iter([x]).__next__) for x in (1, 2)]
+    assert made == [1, 1]
+
+
+@pytest.mark.parametrize(
+    ("declared", "message"),
+    [
+        ({"processes": 2}, "need to know each other.*processes = 2.*--coordinator"),
+        ({"coordinator": "a:1", "process_id": 0}, "need to know each other"),
+        (
+            {"coordinator": "a:1", "processes": 2, "process_id": 2},
+            "number of this process.*0 to 1",
+        ),
+        (
+            {"coordinator": "localhost:1", "processes": 2, "process_id": 0}
+            | {"kind": "single"},
+            "more than a single device",
+        ),
+    ],
+)
+def test_processes_declared_in_part_or_wrongly(monkeypatch, declared, message) -> None:
+    monkeypatch.delenv("TF_CONFIG", raising=False)
+    with pytest.raises(ConfigError, match=message):
+        processes.start(Distribution(**declared))
