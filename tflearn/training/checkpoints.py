@@ -76,6 +76,7 @@ class Checkpoints:
 
     def read(self, step: int) -> dict[str, np.ndarray]:
         """Reads the variables of a checkpoint by path, without a model."""
+        self._refresh()
         # Without a target, arrays would want the devices they were saved from.
         target = {
             path: np.empty(shape, dtype)
