@@ -1,8 +1,17 @@
-"""What `test_processes.py` trains; the gin files it writes import this."""
+"""What `test_processes.py` trains; the gin files it writes import this.
+
+    python tests/process_cases.py FLAGS JOB...
+
+Runs one command line after the other in one process, which joins the others once.
+`FLAGS` and every `JOB` are lists of flags in JSON.
+"""
 
 from __future__ import annotations
 
 import functools
+import importlib
+import json
+import sys
 
 import keras
 import numpy as np
@@ -116,3 +125,18 @@ def bert() -> backbones.Backbone:
         dropout=0.1,
     )
     return backbones.hub(architecture, tokenizer=words)
+
+
+def main(flags: str, *jobs: str) -> int:
+    """Runs all jobs; returns the exit code of the first that fails."""
+    line = importlib.import_module("tflearn.run")
+    for job in jobs:
+        code = line.main([*json.loads(job), *json.loads(flags)])
+        print(f"=== {code}", flush=True)
+        if code:
+            return code
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(*sys.argv[1:]))

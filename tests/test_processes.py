@@ -1,12 +1,12 @@
 """Several real processes on this machine train, evaluate and resume as one does.
 
-What is trained is in `process_cases.py`; every run is one of the command line.
+What is trained is in `process_cases.py`; every run is one of the command line. All that
+takes several runs is slow: `pytest -m slow tests/test_processes.py`.
 """
 
 from __future__ import annotations
 
 import dataclasses
-import functools
 import io
 import json
 import os
@@ -17,7 +17,7 @@ import subprocess
 import sys
 import time
 import zipfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import h5py
@@ -70,33 +70,41 @@ class Ran:
         return found
 
 
-def start(
-    folder: pathlib.Path, case: str, kind: str, count: int, *bindings: str
-) -> list[subprocess.Popen[str]]:
-    """Starts all processes of a run; those behind the first write for nobody else."""
+def flags(
+    folder: pathlib.Path, case: str, kind: str, bindings: Sequence[str] = ()
+) -> list[str]:
+    """Returns the command line of a run, without what says which process it is."""
     declared = folder.parent / f"{case}.gin"
     declared.write_text(process_cases.GIN + getattr(process_cases, case))
-    words = [sys.executable, "-m", "tflearn.run", f"--gin_file={declared}"]
-    words += [f"--output_dir={folder}", f"--backend={BACKEND}"]
     bindings = (f"distribution.Distribution.kind = '{kind}'", *bindings)
     if case == "DIGITS":
         bindings = (f"DROPOUT = {DROPOUT}", *bindings)
-    words += [f"--gin_bindings={binding}" for binding in bindings]
-    several = [f"--coordinator=127.0.0.1:{_port(count)}", f"--processes={count}"]
+    given = [f"--gin_file={declared}", f"--output_dir={folder}", f"--backend={BACKEND}"]
+    return given + [f"--gin_bindings={binding}" for binding in bindings]
+
+
+def start(count: int, jobs: Sequence[Sequence[str]]) -> list[subprocess.Popen[str]]:
+    """Starts processes that do all jobs; those behind the first write for no other."""
+    port = _port(count)
     paths = os.pathsep.join([str(HERE.parent), str(HERE)])
     environment = os.environ | {"PYTHONPATH": paths, "COLUMNS": "100"}
     environment.pop("TF_CONFIG", None)
-    return [
-        subprocess.Popen(
-            [*words, *([*several, f"--process_id={index}"] if count > 1 else [])],
-            env=environment,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            umask=0o022 if index == 0 else 0o077,
+    started = []
+    for index in range(count):
+        own = [f"--coordinator=127.0.0.1:{port}", f"--processes={count}"]
+        own = [*own, f"--process_id={index}"] if count > 1 else []
+        words = [sys.executable, str(HERE / "process_cases.py")]
+        started.append(
+            subprocess.Popen(
+                [*words, json.dumps(own), *map(json.dumps, jobs)],
+                env=environment,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                text=True,
+                umask=0o022 if index == 0 else 0o077,
+            )
         )
-        for index in range(count)
-    ]
+    return started
 
 
 def wait(started: list[subprocess.Popen[str]]) -> tuple[str, ...]:
@@ -126,16 +134,50 @@ def _port(count: int) -> int:
         return port
 
 
+def together(
+    folder: pathlib.Path, count: int, jobs: Mapping[str, tuple[str, str]]
+) -> dict[str, Ran]:
+    """Runs cases one after the other in the same processes.
+
+    Args:
+        folder: Gets a run directory for each, unless it is there already.
+        count: Number of processes.
+        jobs: Case and kind by name.
+
+    Returns:
+        The runs by name.
+    """
+    lines = [flags(folder / name, *job) for name, job in jobs.items()]
+    said = [text.split("=== 0\n") for text in wait(start(count, lines))]
+    return {
+        name: Ran(folder / name, tuple(text[number] for text in said))
+        for number, name in enumerate(jobs)
+    }
+
+
 @pytest.fixture(scope="module")
-def runs(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str, str, int], Ran]:
-    """Runs of a case, a kind and a number of processes, each of them once."""
+def quick(tmp_path_factory: pytest.TempPathFactory) -> dict[int, Ran]:
+    """The same run with one process and with two."""
+    folder = tmp_path_factory.mktemp("quick")
+    jobs = {1: {"one": ("DIGITS", "single")}, 2: {"two": ("DIGITS", "data")}}
+    return {n: next(iter(together(folder, n, x).values())) for n, x in jobs.items()}
 
-    @functools.cache
-    def ran(case: str, kind: str, count: int) -> Ran:
-        folder = tmp_path_factory.mktemp(f"{case}_{kind}_{count}") / "run"
-        return Ran(folder, wait(start(folder, case, kind, count)))
 
-    return ran
+CASES, KINDS = ("TEXT", "DIGITS"), ("data", "fully_sharded", "tensor")
+GOES_ON_WITH = "fully_sharded" if BACKEND == "jax" else "data"
+
+
+@pytest.fixture(scope="module")
+def every(tmp_path_factory: pytest.TempPathFactory) -> dict[tuple[str, str, int], Ran]:
+    """Runs of every case, kind and number of processes."""
+    found = {}
+    for count in (1, 2, 4):
+        folder = tmp_path_factory.mktemp(f"every_{count}")
+        kinds = ("single", GOES_ON_WITH) if count == 1 else KINDS
+        jobs = {f"{case}_{kind}": (case, kind) for case in CASES for kind in kinds}
+        for name, ran in together(folder, count, jobs).items():
+            found[*jobs[name], count] = ran
+    return found
 
 
 def leaves(value: Any, path: str = "") -> Iterator[tuple[str, float]]:
@@ -183,50 +225,41 @@ def assert_same(one: Ran, several: Ran) -> None:
 # A whole run.
 
 
-def test_two_processes_end_with_the_run_of_one(runs) -> None:
-    assert_same(runs("DIGITS", "single", 1), runs("DIGITS", "data", 2))
+def test_two_processes_end_with_the_run_of_one(quick) -> None:
+    assert_same(quick[1], quick[2])
 
 
-def test_every_example_is_evaluated_once(runs) -> None:
-    report = runs("DIGITS", "data", 2).stage("tune")
+def test_every_example_is_evaluated_once(quick) -> None:
+    report = quick[2].stage("tune")
     counts = {name: x["count"] for name, x in report["evaluations"].items()}
     # Neither number divides by the batches of 8.
     assert counts == {"validation": 90, "test": 89}
 
 
-def test_only_the_first_process_writes_and_speaks(runs) -> None:
-    ran = runs("DIGITS", "data", 2)
+def test_only_the_first_process_writes_and_speaks(quick) -> None:
+    ran = quick[2]
     written = [path for path in ran.folder.rglob("*") if path.is_file()]
     others = [path for path in written if not path.stat().st_mode & 0o004]
     # On JAX every process writes its part of a checkpoint.
-    parts = [path for path in others if "ocdbt.process_1" in str(path)]
-    assert set(others) == set(parts)
+    assert [str(path) for path in others if "ocdbt.process_1" not in str(path)] == []
     assert len(written) > 20
     assert "report:" in ran.said[0]
     assert "tune" not in ran.said[1]
 
 
-def test_which_process_it_is_is_no_part_of_the_declaration(runs) -> None:
-    text = (runs("DIGITS", "data", 2).folder / "config.gin").read_text()
-    assert "127.0.0.1" not in text
-
-
-LAYOUTS = [
-    (case, kind, count)
-    for case in ("TEXT", "DIGITS")
-    for kind in ("data", "fully_sharded", "tensor")
-    for count in (2, 4)
-    if (case, kind, count) != ("DIGITS", "data", 2)
-]
+def test_which_process_it_is_is_no_part_of_the_declaration(quick) -> None:
+    assert "127.0.0.1" not in (quick[2].folder / "config.gin").read_text()
 
 
 @on_jax
 @pytest.mark.slow
-@pytest.mark.parametrize(("case", "kind", "count"), LAYOUTS)
+@pytest.mark.parametrize("count", [2, 4])
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("case", CASES)
 def test_processes_share_what_is_declared_as_one_would_do_it(
-    runs, case, kind, count
+    every, case, kind, count
 ) -> None:
-    assert_same(runs(case, "single", 1), runs(case, kind, count))
+    assert_same(every[case, "single", 1], every[case, kind, count])
 
 
 # Going on.
@@ -244,29 +277,34 @@ def cut_back(folder: pathlib.Path, step: int) -> None:
                 shutil.rmtree(saved)
 
 
-GOES_ON = [(2, 2), (2, 1), (1, 2), (2, 4)] if BACKEND == "jax" else [(2, 2), (2, 1)]
-
-
 @pytest.mark.slow
-@pytest.mark.parametrize(("before", "after"), GOES_ON)
+@pytest.mark.parametrize("after", [1, 2, 4] if BACKEND == "jax" else [2])
 def test_a_run_goes_on_with_any_number_of_processes(
-    runs, tmp_path, before, after
+    request, tmp_path, quick, after
 ) -> None:
-    kind = "fully_sharded" if BACKEND == "jax" else "data"
-    straight, folder = runs("DIGITS", kind, before), tmp_path / "run"
-    shutil.copytree(straight.folder, folder)
-    cut_back(folder, 8)
-    again = Ran(folder, wait(start(folder, "DIGITS", kind, after)))
-    assert "resumed stage 'tune' at step 8 of 12" in again.said[0]
-    assert_same(straight, again)
+    begun = {2: quick[2]}
+    if BACKEND == "jax":
+        every = request.getfixturevalue("every")
+        begun = {n: every["DIGITS", GOES_ON_WITH, n] for n in (1, 2)}
+    jobs = {}
+    for before, straight in begun.items():
+        name = f"begun_by_{before}"
+        shutil.copytree(straight.folder, tmp_path / name)
+        cut_back(tmp_path / name, 8)
+        jobs[name] = ("DIGITS", GOES_ON_WITH)
+    done = together(tmp_path, after, jobs)
+    for before, straight in begun.items():
+        again = done[f"begun_by_{before}"]
+        assert "resumed stage 'tune' at step 8 of 12" in again.said[0]
+        assert_same(straight, again)
 
 
 @pytest.mark.slow
-def test_the_same_command_on_a_finished_run_says_that_it_is_finished(runs) -> None:
-    folder = runs("DIGITS", "data", 2).folder
-    said = wait(start(folder, "DIGITS", "data", 2))
-    assert "is finished" in said[0]
-    assert "is finished" not in said[1]
+def test_the_same_command_on_a_finished_run_says_that_it_is_finished(quick) -> None:
+    ran = quick[2]
+    again = together(ran.folder.parent, 2, {"two": ("DIGITS", "data")})["two"]
+    assert "is finished" in again.said[0]
+    assert "is finished" not in again.said[1]
 
 
 # A process that is gone.
@@ -277,7 +315,7 @@ def test_the_same_command_on_a_finished_run_says_that_it_is_finished(runs) -> No
 def test_a_killed_process_ends_the_other_with_a_message(tmp_path, killed) -> None:
     folder = tmp_path / "run"
     endless = "tune/experiment.Stage.budget = '1000000 steps'"
-    started = start(folder, "DIGITS", "data", 2, endless)
+    started = start(2, [flags(folder, "DIGITS", "data", [endless])])
     rows = folder / "stages/tune/metrics.jsonl"
     try:
         while not rows.exists() or len(rows.read_text().splitlines()) < 3:

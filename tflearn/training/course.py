@@ -15,6 +15,7 @@ import numpy as np
 
 from tflearn import regimes
 from tflearn.backbones import graph
+from tflearn.distribution import processes
 from tflearn.support.console import say
 from tflearn.support.errors import ConfigError
 from tflearn.support.patterns import matches
@@ -333,8 +334,11 @@ def make_hold(
     path = folder / "fisher.npz"
     importances = None
     if anchor.importance is not None:
-        if not path.exists():
-            fisher.write(path, anchor.importance(prepared, earlier))
+        if not processes.on_first(path.exists):
+            found = anchor.importance(prepared, earlier)
+            if processes.is_chief():
+                fisher.write(path, found)
+            processes.meet()
         importances = fisher.read(path)
     say(
         f"{anchor.name} holds '{anchor.pattern}' at the weights of the stage's start "
