@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import zlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -66,6 +67,8 @@ class Mesh(keras.distribution.ModelParallel):
             auto_shard_dataset=False,
         )
         self.declared = declared
+        # Of what every process put on its devices: alike in all if the sum is.
+        self.values = 0
         self.kind = kind
 
     @property
@@ -152,7 +155,9 @@ class Mesh(keras.distribution.ModelParallel):
             return value
         if isinstance(value, jax.Array) and not value.is_fully_addressable:
             return value
-        array = np.asarray(value)
+        array = np.asarray(value, order="C")
+        # A sum, since the order in which variables are made may differ.
+        self.values += zlib.crc32(array.reshape(-1).view(np.uint8), array.size)
         return jax.make_array_from_callback(
             array.shape, layout.backend_layout, lambda index: array[index]
         )

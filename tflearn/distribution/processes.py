@@ -147,7 +147,7 @@ def gather(array: np.ndarray) -> np.ndarray:
         ProcessLost: Another process is gone.
     """
     # As bytes: no backend then makes 32 bits of 64.
-    array = np.ascontiguousarray(array)
+    array = np.asarray(array, order="C")
     with watched():
         found = _here.gather(np.frombuffer(array.tobytes(), np.uint8))
     return np.frombuffer(found.tobytes(), array.dtype).reshape(-1, *array.shape)
