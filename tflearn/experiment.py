@@ -201,6 +201,7 @@ def run(experiment: Experiment, *, output_dir: str) -> Report:
         say(f"{folder} is finished; its report is {folder / 'report.html'}")
         return Report.from_json(files.read_json(folder / run_directory.REPORT))
     built = build(experiment)
+    _check_same(built)
     say(built.devices.note + f", precision {built.precision}")
     with run_directory.locked(folder), built.devices.scope():
         run_directory.write_start(folder, experiment.declaration)
@@ -216,6 +217,13 @@ def run(experiment: Experiment, *, output_dir: str) -> Report:
         # A process that ends earlier would be taken for lost.
         processes.meet()
     return report
+
+
+def _check_same(built: Built) -> None:
+    """Checks that all processes of the run have the same rows and weights."""
+    for prepared in built.stages:
+        processes.check_same(prepared.dataset.fingerprint, "rows of data")
+    processes.check_same(str(getattr(built.devices.strategy, "values", "")), "weights")
 
 
 def _train_stages(
