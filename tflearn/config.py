@@ -356,6 +356,8 @@ def _parse(text: str) -> Iterator[Parsed]:
             parsed = _parsed(statement)
             if parsed is not None:
                 yield parsed
+    except RecursionError as error:
+        raise SyntaxError("The value is nested too deeply.") from error
     except (tokenize.TokenError, StopIteration, TypeError) as error:
         # The tokens end inside of a statement, or a key is a list.
         raise SyntaxError("The value is not complete.") from error

@@ -11,8 +11,8 @@ from tflearn.support.errors import DataError
 from tflearn.support.safety import zips
 
 _ROWS = 1024
-# Repeated values are stored once, and honest files do repeat them.
-_EXPANSION = 1000
+# What a value takes in memory at least.
+_CELL_BYTES = 16
 
 
 def parquet(
@@ -86,7 +86,8 @@ def _load(
     except Exception as error:
         # pyarrow's errors have no base class that all of them share.
         raise DataError(
-            f"not a readable Parquet file ({error})", received=str(file.path)
+            f"not a readable Parquet file ({str(error) or type(error).__name__})",
+            received=str(file.path),
         ) from error
 
 
@@ -100,12 +101,12 @@ def _columns(
     with reader.ParquetFile(file.path) as opened:
         metadata = opened.metadata
         cells = metadata.num_rows * max(1, metadata.num_columns)
-        zips.check_size(cells, stored, f"{file.path}: cells")
+        zips.check_size(cells * _CELL_BYTES, stored, f"{file.path}: its cells")
         names = None if columns is None else list(columns)
         values = {name: [] for name in names or opened.schema_arrow.names}
         for batch in opened.iter_batches(batch_size=_ROWS, columns=names):
             size += batch.nbytes
-            zips.check_size(size, stored, str(file.path), expansion=_EXPANSION)
+            zips.check_size(size, stored, str(file.path))
             for name, column in zip(batch.schema.names, batch.columns, strict=True):
                 values[name].extend(column.to_pylist())
     return values
