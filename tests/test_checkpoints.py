@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import pathlib
+import shutil
+
 import keras
 import numpy as np
 import pytest
@@ -91,3 +94,89 @@ def test_a_checkpoint_of_another_model_is_refused(tmp_path, other, message) -> N
 def test_restoring_from_nothing_is_an_error(tmp_path) -> None:
     with pytest.raises(RunError, match="no checkpoint"):
         Checkpoints(tmp_path).restore(make_model())
+
+
+def flip_a_bit(path: pathlib.Path) -> None:
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+
+
+DAMAGE = {
+    "bit": flip_a_bit,
+    "half": lambda path: path.write_bytes(
+        path.read_bytes()[: path.stat().st_size // 2]
+    ),
+    "empty": lambda path: path.write_bytes(b""),
+    "gone": lambda path: path.unlink(),
+}
+
+
+@pytest.fixture(scope="module")
+def two(tmp_path_factory) -> tuple[pathlib.Path, keras.Model]:
+    """A folder with checkpoints of the steps 1 and 2."""
+    folder = tmp_path_factory.mktemp("saved")
+    model, checkpoints = make_model(), Checkpoints(folder)
+    for step in (1, 2):
+        train(model, 1)
+        checkpoints.save(step, model, optimizer=model.optimizer)
+    checkpoints.close()
+    return folder, model
+
+
+# Orbax leaves coroutines behind when it meets a damaged file.
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+@pytest.mark.parametrize("damage", DAMAGE)
+def test_a_damaged_checkpoint_is_named_and_the_one_before_it_is_taken(
+    damage: str, two, tmp_path, capsys
+) -> None:
+    """Whatever file of it is damaged: taken is what was written, or the step before."""
+    folder, model = two
+    files = sorted(x.relative_to(folder) for x in (folder / "2").rglob("*"))
+    files = [x for x in files if (folder / x).is_file()]
+    assert len(files) > 5
+    noticed = 0
+    for number, file in enumerate(files):
+        copy = tmp_path / str(number)
+        shutil.copytree(folder, copy)
+        DAMAGE[damage](copy / file)
+        other = make_model()
+        checkpoints = Checkpoints(copy)
+        record = checkpoints.restore(other, optimizer=other.optimizer)
+        shown = capsys.readouterr().out
+        assert record["step"] in (1, 2), file
+        if record["step"] == 2:
+            # The file held nothing of the variables, such as a time stamp.
+            for path, value in snapshot(model).items():
+                np.testing.assert_array_equal(snapshot(other)[path], value)
+            continue
+        noticed += 1
+        assert "the checkpoint of step 2 is damaged" in shown, file
+        assert checkpoints.steps == (1,)
+        checkpoints.close()
+    assert noticed >= 2
+
+
+def test_no_checkpoint_that_is_whole(tmp_path, capsys) -> None:
+    model = make_model()
+    with pytest.raises(RunError, match="no checkpoint"):
+        Checkpoints(tmp_path).restore(model)
+
+
+def test_every_so_many_steps_one_stays(tmp_path) -> None:
+    model = make_model()
+    checkpoints = Checkpoints(tmp_path, keep=1, keep_every=2)
+    for step in range(1, 6):
+        checkpoints.save(step, model)
+    assert checkpoints.steps == (2, 4, 5)
+
+
+def test_what_is_written_in_the_background_is_there_when_it_is_asked_for(tmp_path):
+    model = make_model()
+    checkpoints = Checkpoints(tmp_path, background=True)
+    checkpoints.save(1, model, metrics=[model.variables[0]])
+    assert checkpoints.latest == 1
+    (found,) = checkpoints.metrics(1)
+    np.testing.assert_array_equal(found, model.variables[0])
+    checkpoints.save(2, model)
+    assert checkpoints.metrics(2) == []

@@ -22,7 +22,7 @@ from tflearn.support import environment, files, seeds
 from tflearn.support.console import say
 from tflearn.support.errors import ConfigError
 from tflearn.support.tensorflow import hidden_tensorflow
-from tflearn.training import course, export, placement, run_directory
+from tflearn.training import course, export, interruption, placement, run_directory
 from tflearn.training.forgetting import Source, Watched, point, start_from, watch
 from tflearn.training.preparation import prepare
 from tflearn.training.rematerialization import rematerialize
@@ -62,6 +62,8 @@ class Experiment:
             head too where task and classes are the same.
         sources: Tasks or corpora that must not be forgotten: measured before and
             after each stage; see `tflearn.training.forgetting`.
+        grace_seconds: How long a run that is asked to end may take to finish its step
+            and save.
         declaration: Where it was written down, if it was.
     """
 
@@ -73,6 +75,7 @@ class Experiment:
     precision: str = "auto"
     start_from: str | None = None
     sources: Sequence[Source] = ()
+    grace_seconds: float = interruption.GRACE_SECONDS
     declaration: Declaration | None = None
 
 
@@ -203,7 +206,11 @@ def run(experiment: Experiment, *, output_dir: str) -> Report:
     built = build(experiment)
     _check_same(built)
     say(built.devices.note + f", precision {built.precision}")
-    with run_directory.locked(folder), built.devices.scope():
+    with (
+        run_directory.locked(folder),
+        built.devices.scope(),
+        interruption.listening(grace_seconds=experiment.grace_seconds),
+    ):
         run_directory.write_start(folder, experiment.declaration)
         reports, sources = _train_stages(built, folder)
         started = time.perf_counter()
@@ -234,6 +241,8 @@ def _train_stages(
     reports, done = [], {}
     sources = point(built.watched, None, folder / "sources.json")
     for prepared in built.stages:
+        name = prepared.stage.name
+        interruption.check(f"stage '{name}' is not begun, or not ended")
         if previous is not None:
             export.carry_head(previous, prepared)
         own = folder / "stages" / prepared.stage.name

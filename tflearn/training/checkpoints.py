@@ -3,13 +3,16 @@
 Keras's own files are exports, not checkpoints: they leave out the state of random
 generators and are not written atomically. A checkpoint here holds all variables of
 the model (seed generators included) and of the optimizer, and a small JSON record.
+It appears whole or not at all, and carries a checksum of every array, so that a
+damaged one is found before any of it is used.
 """
 
 from __future__ import annotations
 
 import logging
 import pathlib
-from collections.abc import Mapping
+import zlib
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import keras
@@ -17,8 +20,15 @@ import numpy as np
 
 from tflearn.backbones import graph
 from tflearn.distribution import processes
-from tflearn.distribution.arrays import holds, restored_form, saved_form
+from tflearn.distribution.arrays import holds, restored_form, saved_form, to_host
+from tflearn.support.console import say
 from tflearn.support.errors import RunError
+
+_DIGESTS = "digests"
+
+
+class Damaged(RunError):
+    """A checkpoint that cannot be read, or does not hold what was written."""
 
 
 class Checkpoints:
@@ -27,6 +37,8 @@ class Checkpoints:
     Args:
         folder: Where they lie; made when the first one is saved.
         keep: How many of the newest are kept; None: all that are not deleted.
+        keep_every: Those at multiples of so many steps stay, too.
+        background: Whether training goes on while a checkpoint is written.
 
     Example:
 
@@ -39,7 +51,14 @@ class Checkpoints:
     {'best': 0.5, 'step': 7}
     """
 
-    def __init__(self, folder: str | pathlib.Path, *, keep: int | None = 2) -> None:
+    def __init__(
+        self,
+        folder: str | pathlib.Path,
+        *,
+        keep: int | None = 2,
+        keep_every: int | None = None,
+        background: bool = False,
+    ) -> None:
         """Opens the folder."""
         # Orbax imports JAX: only a run that trains pays for it.
         import orbax.checkpoint as ocp
@@ -49,11 +68,14 @@ class Checkpoints:
         self._manager = ocp.CheckpointManager(
             pathlib.Path(folder).absolute(),
             options=ocp.CheckpointManagerOptions(
-                max_to_keep=keep, enable_async_checkpointing=False
+                max_to_keep=keep,
+                keep_period=keep_every,
+                enable_async_checkpointing=background,
             ),
             # Named, so that a new process can ask what a checkpoint holds.
             item_handlers={
                 "state": ocp.StandardCheckpointHandler(),
+                "unfinished": ocp.StandardCheckpointHandler(),
                 "record": ocp.JsonCheckpointHandler(),
             },
         )
@@ -61,6 +83,7 @@ class Checkpoints:
     @property
     def latest(self) -> int | None:
         """Step of the newest complete checkpoint, or None."""
+        self._manager.wait_until_finished()
         return self._manager.latest_step()
 
     @property
@@ -72,11 +95,13 @@ class Checkpoints:
     def delete(self, step: int) -> None:
         """Deletes a checkpoint."""
         if _takes_part():
+            self._manager.wait_until_finished()
             self._manager.delete(step)
 
     def read(self, step: int) -> dict[str, np.ndarray]:
         """Reads the variables of a checkpoint by path, without a model."""
         self._refresh()
+        self._manager.wait_until_finished()
         # Without a target, arrays would want the devices they were saved from.
         target = {
             path: np.empty(shape, dtype)
@@ -103,6 +128,7 @@ class Checkpoints:
         *,
         optimizer: keras.optimizers.Optimizer | None = None,
         record: Mapping[str, Any] | None = None,
+        metrics: Sequence[keras.Variable] = (),
     ) -> None:
         """Writes a checkpoint; it appears whole or not at all.
 
@@ -111,6 +137,7 @@ class Checkpoints:
             model: Its variables are saved by path.
             optimizer: Its variables are saved by position and name.
             record: Anything JSON takes.
+            metrics: What the metrics of an unfinished interval have added up.
         """
         if not _takes_part() or step in self._manager.all_steps():
             # A process that was killed after this save trains the step again, to the
@@ -120,13 +147,16 @@ class Checkpoints:
             path: saved_form(variable)
             for path, variable in state_variables(model, optimizer).items()
         }
-        self._manager.save(
-            step,
-            args=self._ocp.args.Composite(
-                state=self._ocp.args.StandardSave(arrays),
-                record=self._ocp.args.JsonSave({**(record or {}), "step": step}),
-            ),
-        )
+        arguments = self._ocp.args
+        told = {**(record or {}), "step": step, _DIGESTS: _digests(arrays)}
+        items: dict[str, Any] = {
+            "state": arguments.StandardSave(arrays),
+            "record": arguments.JsonSave(told),
+        }
+        if metrics:
+            values = {f"{i:04d}": saved_form(x) for i, x in enumerate(metrics)}
+            items["unfinished"] = arguments.StandardSave(values)
+        self._manager.save(step, args=arguments.Composite(**items))
 
     def restore(
         self,
@@ -149,27 +179,81 @@ class Checkpoints:
             RunError: The variables are not those of the checkpoint.
         """
         self._refresh()
-        step = self.latest if step is None else step
-        if step is None:
-            raise RunError("there is no checkpoint to restore")
-        variables, held = state_variables(model, optimizer), self._held(step)
+        if step is not None:
+            return self._restore(step, model, optimizer)
+        for step in reversed(self.steps):
+            try:
+                return self._restore(step, model, optimizer)
+            except Damaged as error:
+                say(f"warning: {error}")
+                # Its step is trained again, and then saved again.
+                self.delete(step)
+        raise RunError(
+            "there is no checkpoint that can be restored",
+            received=str(self._manager.directory),
+            fix="delete the folder of the stage to train it from its start",
+        )
+
+    def metrics(self, step: int) -> list[np.ndarray]:
+        """Returns what the metrics had added up, if it was inside an interval."""
+        self._manager.wait_until_finished()
+        held: Any = self._manager.item_metadata(step).get("unfinished")
+        if held is None:
+            return []
+        target = {x: np.empty(y.shape, np.dtype(y.dtype)) for x, y in held.items()}
+        arguments = self._ocp.args
+        saved = self._manager.restore(
+            step, args=arguments.Composite(unfinished=arguments.StandardRestore(target))
+        )
+        return [np.asarray(saved["unfinished"][name]) for name in sorted(target)]
+
+    def _restore(
+        self,
+        step: int,
+        model: keras.Model,
+        optimizer: keras.optimizers.Optimizer | None,
+    ) -> dict[str, Any]:
+        variables = state_variables(model, optimizer)
+        try:
+            held = self._held(step)
+        except Exception as error:
+            raise self._damaged(step, error) from error
         _check_same(variables, {path: shape for path, (shape, _) in held.items()})
         target = {
             path: restored_form(variables[path], dtype)
             for path, (_, dtype) in held.items()
         }
         arguments = self._ocp.args
-        saved = self._manager.restore(
-            step,
-            args=arguments.Composite(
-                state=arguments.StandardRestore(target), record=arguments.JsonRestore()
-            ),
-        )
+        try:
+            saved = self._manager.restore(
+                step,
+                args=arguments.Composite(
+                    state=arguments.StandardRestore(target),
+                    record=arguments.JsonRestore(),
+                ),
+            )
+            self.metrics(step)
+        # Every library below has errors of its own for a file that is damaged.
+        except Exception as error:
+            raise self._damaged(step, error) from error
+        record = dict(saved["record"])
+        written, found = record.pop(_DIGESTS, {}), _digests(saved["state"])
+        changed = [x for x in found if written and found[x] != written.get(x)]
+        if changed:
+            raise self._damaged(step, f"{changed[0]} is not what was written")
         assign(variables, saved["state"])
-        return dict(saved["record"])
+        return record
+
+    def _damaged(self, step: int, found: object) -> Damaged:
+        return Damaged(
+            f"the checkpoint of step {step} is damaged",
+            received=f"{self._manager.directory / str(step)}: {_short(found)}",
+            fix="the one before it is taken",
+        )
 
     def _refresh(self) -> None:
         """Lets processes see what another one has written."""
+        self._manager.wait_until_finished()
         processes.meet()
         if not _takes_part():
             self._manager.reload()
@@ -186,6 +270,20 @@ def _takes_part() -> bool:
     TensorFlow everyone holds everything, and the first one writes.
     """
     return processes.is_chief() or keras.backend.backend() == "jax"
+
+
+def _digests(arrays: Mapping[str, Any]) -> dict[str, str]:
+    """Returns a checksum of every array that this process holds whole."""
+    return {
+        path: f"{zlib.crc32(to_host(array).tobytes()):08x}"
+        for path, array in arrays.items()
+        if getattr(array, "is_fully_addressable", True)
+    }
+
+
+def _short(found: object) -> str:
+    text = f"{type(found).__name__}: {found}" if isinstance(found, Exception) else found
+    return " ".join(str(text).split())[:300]
 
 
 def state_variables(

@@ -18,7 +18,14 @@ from tflearn import regimes
 from tflearn.distribution import processes
 from tflearn.support import files
 from tflearn.support.console import say
-from tflearn.training import averaging, budgets, course, loop, placement
+from tflearn.training import (
+    averaging,
+    budgets,
+    course,
+    interruption,
+    loop,
+    placement,
+)
 from tflearn.training.assessment import assess, measure
 from tflearn.training.checkpoints import Checkpoints
 from tflearn.training.layer_rates import innermost, lines
@@ -31,6 +38,7 @@ class State:
 
     Args:
         step: Steps trained.
+        inside: How many of them belong to an interval that has not ended.
         total_steps: Where the stage ends.
         interval: Steps between validations.
         history: One dict an interval.
@@ -44,6 +52,7 @@ class State:
     """
 
     step: int = 0
+    inside: int = 0
     total_steps: int = 0
     interval: int = 0
     history: list[dict[str, float]] = dataclasses.field(default_factory=list)
@@ -87,6 +96,8 @@ class _Run:
     kept: Checkpoints | None
     average: averaging.Average | None
     observers: Sequence[Observer]
+    # What the metrics of an unfinished interval had added up.
+    metrics: Sequence[np.ndarray]
     # When the clock of `state.seconds` showed nothing.
     began: float
 
@@ -99,7 +110,7 @@ class _Run:
     def on_interval(self, step: int, logs: loop.Logs) -> bool:
         prepared, state = self.prepared, self.state
         model = prepared.network.model
-        state.step = step
+        state.step, state.inside = step, 0
         state.seconds = time.perf_counter() - self.began
         row = {"step": step, **{k: float(v) for k, v in logs.items()}}
         row |= _validate(prepared) | self._probe()
@@ -116,7 +127,26 @@ class _Run:
         )
         for observe in self.observers if processes.is_chief() else ():
             observe(state)
+        interruption.check(self._saved())
         return stop
+
+    def on_inside(self, step: int, inside: int, ends: bool) -> None:
+        """Saves in the middle of an interval, its unfinished metrics too."""
+        model, state = self.prepared.network.model, self.state
+        state.step, state.inside = step, inside
+        state.seconds = time.perf_counter() - self.began
+        self.checkpoints.save(
+            step,
+            model,
+            optimizer=model.optimizer,
+            record=dataclasses.asdict(state),
+            metrics=model.metrics_variables,
+        )
+        if ends:
+            raise interruption.Stopped(self._saved())
+
+    def _saved(self) -> str:
+        return f"step {self.state.step} of stage '{self.prepared.stage.name}' is saved"
 
 
 def execute(
@@ -153,12 +183,14 @@ def execute(
     frozen = regimes.frozen_digests(model, never)
     with contextlib.ExitStack() as opened:
 
-        def checkpoints(name: str, keep: int | None = 2) -> Checkpoints:
-            made = Checkpoints(folder / name, keep=keep)
+        def checkpoints(name: str, keep: int | None = 2, **more: Any) -> Checkpoints:
+            made = Checkpoints(folder / name, keep=keep, **more)
             opened.callback(made.close)
             return made
 
-        saved = checkpoints("checkpoints")
+        saved = checkpoints(
+            "checkpoints", stage.keep_last, keep_every=stage.keep_every, background=True
+        )
         first = course.leg_at(legs, saved.latest or 0)
         digests = regimes.frozen_digests(model, legs[first].census)
         course.enter(prepared, legs[first], hold, total_steps=length["total_steps"])
@@ -178,6 +210,7 @@ def execute(
             kept=checkpoints("soup", None) if average and average.candidates else None,
             average=average,
             observers=observers,
+            metrics=saved.metrics(state.step) if state.inside else (),
             began=time.perf_counter() - state.seconds,
         )
         if processes.is_chief():
@@ -216,8 +249,12 @@ def _train(
                 interval_steps=state.interval,
                 start_step=state.step,
                 seconds=_seconds_left(prepared, state),
+                inside=state.inside,
+                metrics=run.metrics if not number else (),
+                save_steps=prepared.stage.save_steps,
             ),
             on_interval=run.on_interval,
+            on_inside=run.on_inside,
             # The bar of a phase ends with the phase.
             callbacks=callbacks(dataclasses.replace(state, total_steps=leg.span.end)),
         )

@@ -1,23 +1,26 @@
 """Keras `fit` in intervals: train, validate, record, checkpoint, repeat.
 
-An interval is what Keras calls an epoch. Everything that can be resumed happens at
-the end of an interval, so a run that starts again from a checkpoint repeats whole
-intervals and ends with the same bits.
+An interval is what Keras calls an epoch. A run is resumed at the end of one, or inside:
+then what the metrics had added up is part of what was saved, so that the interval's row
+has the same bits as if nothing had happened.
 """
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import time
 import warnings
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import keras
+import numpy as np
 
 from tflearn.backbones import graph
 from tflearn.data import pipeline
 from tflearn.distribution import processes, tf_batches, tf_strategy, tf_training
+from tflearn.training import interruption
 from tflearn.training.checkpoints import state_variables
 
 Logs = dict[str, float]
@@ -32,34 +35,81 @@ class Schedule:
         interval_steps: Steps between validations.
         start_step: Where it starts; above 0 when resumed.
         seconds: Wall-clock limit, checked at interval ends; with 0 nothing is trained.
+        inside: Steps of the first interval that were done before the start.
+        metrics: What its metrics had added up then.
+        save_steps: Steps after which `on_inside` is called; None: only when the run
+            is asked to end.
     """
 
     total_steps: int
     interval_steps: int
     start_step: int = 0
     seconds: float | None = None
+    inside: int = 0
+    metrics: Sequence[np.ndarray] = ()
+    save_steps: int | None = None
+
+
+#: Called inside an interval with the step, how many steps of the interval are done, and
+#: whether the run has been asked to end.
+OnInside = Callable[[int, int, bool], None]
 
 
 class _Intervals(keras.callbacks.Callback):
-    """Calls back with the step at the end of each interval."""
+    """Calls back with the step at the end of each interval, and inside."""
 
     def __init__(
-        self, schedule: Schedule, on_interval: Callable[[int, Logs], bool]
+        self,
+        schedule: Schedule,
+        on_interval: Callable[[int, Logs], bool],
+        on_inside: OnInside | None,
     ) -> None:
         super().__init__()
         self._schedule = schedule
         self._on_interval = on_interval
+        self._on_inside = on_inside
         limit = float("inf") if schedule.seconds is None else schedule.seconds
         self._deadline = time.monotonic() + limit
+        self._inside, self._taken = schedule.inside, 0
+        self.step = schedule.start_step
+        self.stopped = False
+
+    def on_epoch_begin(self, epoch: int, logs: Logs | None = None) -> None:
+        if self._inside:
+            # Keras has just set them to nothing.
+            model: Any = self.model
+            pairs = zip(model.metrics_variables, self._schedule.metrics, strict=True)
+            for variable, value in pairs:
+                variable.assign(value)
+
+    def on_train_batch_end(self, batch: int, logs: Logs | None = None) -> None:
+        # Keras counts anew in every interval, and several steps of one call at once.
+        taken = batch + 1 - self._taken
+        self._taken += taken
+        self.step += taken
+        self._inside += taken
+        ends = interruption.asked(self.step)
+        if self._on_inside is None or self._is_end():
+            return
+        every = self._schedule.save_steps
+        if ends or (every is not None and self.step % every < taken):
+            # On JAX the variables are empty until a callback asks for the model.
+            _ = self.model
+            self._on_inside(self.step, self._inside, ends)
 
     def on_epoch_end(self, epoch: int, logs: Logs | None = None) -> None:
-        done = (epoch + 1) * self._schedule.interval_steps
-        step = min(self._schedule.start_step + done, self._schedule.total_steps)
-        stop = self._on_interval(step, logs or {})
+        self._inside = self._taken = 0
+        stop = self._on_interval(self.step, logs or {})
         # Clocks differ: all processes stop at the same step, or none does.
         if processes.agree(stop or time.monotonic() >= self._deadline):
             model: Any = self.model
-            model.stop_training = True
+            model.stop_training = self.stopped = True
+
+    def _is_end(self) -> bool:
+        schedule = self._schedule
+        return (
+            self._inside >= schedule.interval_steps or self.step >= schedule.total_steps
+        )
 
 
 def train(
@@ -68,6 +118,7 @@ def train(
     *,
     schedule: Schedule,
     on_interval: Callable[[int, Logs], bool],
+    on_inside: OnInside | None = None,
     callbacks: Sequence[keras.callbacks.Callback] = (),
 ) -> None:
     """Trains a compiled model from `start_step` to `total_steps`.
@@ -78,26 +129,22 @@ def train(
         schedule: Where to start, stop and pause.
         on_interval: Called with the step and the interval's mean metrics; returns
             True to stop.
+        on_inside: Called inside an interval where a checkpoint is due.
         callbacks: Further Keras callbacks; they run before `on_interval`.
     """
-    remaining = schedule.total_steps - schedule.start_step
-    if remaining > 0 and schedule.seconds != 0:
-        stream = pipeline.stream(
-            batches, start_step=schedule.start_step, num_steps=remaining
-        )
-        with warnings.catch_warnings(), tf_training.training(model):
-            # The last interval may be shorter than the others: that is the plan.
-            warnings.filterwarnings("ignore", message=".*input ran out of data")
-            # Any, because Keras types `verbose` as a text alone.
-            fit: Any = model.fit
-            fit(
-                feed(stream, batches),
-                steps_per_epoch=schedule.interval_steps,
-                epochs=-(-remaining // schedule.interval_steps),
-                shuffle=False,
-                verbose=0,
-                callbacks=[*callbacks, _Intervals(schedule, on_interval)],
+    intervals = _Intervals(schedule, on_interval, on_inside)
+    if schedule.inside:
+        # Keras makes the metrics' variables at the first batch: too late to set them.
+        build: Any = model
+        build._symbolic_build(data_batch=batches[schedule.start_step])
+    with _weights_kept(model.optimizer):
+        for steps, length in _parts(schedule):
+            stream = pipeline.stream(
+                batches, start_step=intervals.step, num_steps=steps
             )
+            _fit(model, feed(stream, batches), steps, length, [*callbacks, intervals])
+            if intervals.stopped:
+                break
     if model.optimizer.use_ema:
         # Idempotent; a run that was killed between its last step and here needs it.
         model.optimizer.finalize_variable_values(model.trainable_variables)
@@ -105,6 +152,51 @@ def train(
             # On JAX weight and average now are one array; the next function that is
             # allowed to overwrite the weights would delete it under the average.
             variable.assign(keras.ops.copy(variable.value))
+
+
+def _parts(schedule: Schedule) -> list[tuple[int, int]]:
+    """Returns the steps of each call of `fit`, and those of its intervals."""
+    remaining = schedule.total_steps - schedule.start_step
+    if remaining <= 0 or schedule.seconds == 0:
+        return []
+    length = schedule.interval_steps
+    # Keras has intervals of one length: what is left of one is a call of its own.
+    left = min(length - schedule.inside, remaining) if schedule.inside else 0
+    parts = [(left, left), (remaining - left, length)]
+    return [(steps, length) for steps, length in parts if steps]
+
+
+def _fit(
+    model: keras.Model,
+    stream: Any,
+    steps: int,
+    interval: int,
+    callbacks: Sequence[keras.callbacks.Callback],
+) -> None:
+    with warnings.catch_warnings(), tf_training.training(model):
+        # The last interval may be shorter than the others: that is the plan.
+        warnings.filterwarnings("ignore", message=".*input ran out of data")
+        # Any, because Keras types `verbose` as a text alone.
+        fit: Any = model.fit
+        fit(
+            stream,
+            steps_per_epoch=interval,
+            epochs=-(-steps // interval),
+            shuffle=False,
+            verbose=0,
+            callbacks=list(callbacks),
+        )
+
+
+@contextlib.contextmanager
+def _weights_kept(optimizer: keras.optimizers.Optimizer) -> Iterator[None]:
+    """Keeps `fit` from putting averages in the place of weights that still train."""
+    # Past `__setattr__`, which would make it part of the tracked state.
+    optimizer.__dict__["finalize_variable_values"] = lambda variables: None
+    try:
+        yield
+    finally:
+        del optimizer.__dict__["finalize_variable_values"]
 
 
 def feed(stream: Iterable[Any], batches: pipeline.TrainBatches) -> Any:

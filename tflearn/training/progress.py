@@ -100,7 +100,8 @@ class Progress(keras.callbacks.Callback):
         self._live: rich.live.Live | None = None
 
     def on_train_begin(self, logs: Mapping[str, float] | None = None) -> None:
-        """Starts the clock and opens the bar."""
+        """Starts the clock and opens the bar; a second `fit` goes on with the steps."""
+        self._start = self._base = self._step
         self._pace.begin()
         if self._console.is_terminal:
             self._open()
@@ -163,7 +164,7 @@ class Progress(keras.callbacks.Callback):
         self._live.start()
 
     def _steps_per_interval(self) -> int:
-        return self._interval_steps or (self.params or {}).get("steps") or 1
+        return (self.params or {}).get("steps") or self._interval_steps or 1
 
     def _flush(self) -> None:
         if not self._pending:

@@ -30,6 +30,10 @@ class Stage:
         budget: How long, such as `"3 epochs"`; see `tflearn.training.budgets`.
         batch_size: Examples a step, over all devices.
         interval: Steps between validations and checkpoints; an epoch by default.
+        save_steps: Steps between further checkpoints inside an interval; without, a
+            run that is killed repeats the interval it was in.
+        keep_last: How many of the newest checkpoints stay.
+        keep_every: Checkpoints at multiples of so many steps stay, too.
         patience: Stop after so many validations without a better headline metric.
         restore_best: End with the weights of the best validation, not the last ones.
         eval_batch_size: Examples a step when nothing is trained.
@@ -55,6 +59,9 @@ class Stage:
     budget: str
     batch_size: int
     interval: int | None = None
+    save_steps: int | None = None
+    keep_last: int = 2
+    keep_every: int | None = None
     patience: int | None = None
     restore_best: bool = False
     eval_batch_size: int = 128
