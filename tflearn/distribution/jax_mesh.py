@@ -107,12 +107,13 @@ class Mesh(keras.distribution.ModelParallel):
         """Puts a batch on the devices, of which every process has all rows.
 
         Args:
-            rows: Arrays `(batch, ...)` in any structure; what is on devices stays.
+            rows: Arrays `(batch, ...)` in any structure; numbers and what is on devices
+                already stay as they are.
         """
         import jax
 
         def put(array: Any) -> Any:
-            if isinstance(array, jax.Array):
+            if isinstance(array, jax.Array) or np.ndim(array) == 0:
                 return array
             array = np.asarray(array)
             return self.assemble(array[self.own_rows(len(array))], len(array))

@@ -12,6 +12,7 @@ from tflearn.distribution.processes import (
     HEARTBEAT_SECONDS,
     START_SECONDS,
     Here,
+    ProcessLost,
 )
 from tflearn.support.errors import ConfigError
 
@@ -31,7 +32,9 @@ _SIGNS = (
     "coordination service",
     "coordinationservice",
     "gloo",
+    "nccl",
 )
+_STATUSES = ("UNAVAILABLE", "DEADLINE_EXCEEDED", "ABORTED", "CANCELLED")
 
 
 def start(distribution: Distribution) -> Here | None:
@@ -44,7 +47,8 @@ def start(distribution: Distribution) -> Here | None:
         This process among them; None if there is one.
 
     Raises:
-        ConfigError: JAX has looked for devices already, or found no others.
+        ConfigError: JAX does not know of any others.
+        ProcessLost: They did not come, or JAX has looked for devices already.
     """
     if _is_alone(distribution):
         return None
@@ -82,12 +86,18 @@ def lost(error: Exception) -> str | None:
     """Returns what an error says about a process that is gone, else None."""
     import jax
 
-    if not isinstance(error, (jax.errors.JaxRuntimeError, RuntimeError, OSError)):
+    # That of JAX is one too.
+    if not isinstance(error, (RuntimeError, OSError)):
         return None
-    said = str(error)
-    if not any(sign in said.lower() for sign in _SIGNS):
-        return None
-    return said.strip().splitlines()[0][:200]
+    said = str(error).strip()
+    of_jax = isinstance(error, jax.errors.JaxRuntimeError)
+    if of_jax and said.startswith(_STATUSES) or _any_sign(said):
+        return said.splitlines()[0][:200]
+    return None
+
+
+def _any_sign(said: str) -> bool:
+    return any(sign in said.lower() for sign in _SIGNS)
 
 
 def _is_alone(distribution: Distribution) -> bool:
@@ -145,13 +155,19 @@ def _initialize(distribution: Distribution) -> None:
             heartbeat_timeout_seconds=HEARTBEAT_SECONDS,
             shutdown_timeout_seconds=HEARTBEAT_SECONDS,
         )
-    except (RuntimeError, ValueError) as error:
+    except ValueError as error:
         raise ConfigError(
+            "the other processes of this run are not known",
+            received=str(error),
+            fix="--coordinator=HOST:PORT --processes=N --process_id=I",
+        ) from error
+    except RuntimeError as error:
+        # Not a mistake of the declaration: those that come late are waited for again.
+        raise ProcessLost(
             "the processes of this run did not find each other",
             received=str(error).strip().splitlines()[0][:300],
-            expected="one process 0 at the coordinator's address, a free port there, "
-            "and every process started",
-            fix="--coordinator=HOST:PORT --processes=N --process_id=I",
+            expected="process 0 at the coordinator's address, a free port there, every "
+            "process started, and nothing computed before",
         ) from error
 
 
