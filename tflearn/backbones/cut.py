@@ -393,7 +393,10 @@ def _ranks(calls: Sequence[Call], inputs: Iterable[int]) -> dict[int, int]:
 def _rank(operation: Any) -> int:
     if not isinstance(operation, keras.Layer):
         return _RAW
-    if operation.trainable_variables or any(map(_changes, _with_sublayers(operation))):
+    # Not `trainable_variables`: an adapter trains inside a layer that is frozen.
+    if any(variable.trainable for variable in operation.variables):
+        return _LIVE
+    if any(map(_changes, _with_sublayers(operation))):
         return _LIVE
     return _FROZEN if operation.variables else _RAW
 
