@@ -5,6 +5,10 @@ from __future__ import annotations
 import importlib
 import json
 import pathlib
+import signal
+import subprocess
+import sys
+import time
 
 import keras
 import numpy as np
@@ -66,3 +70,69 @@ def test_the_proof_on_an_experiment_of_two_stages(tmp_path, capsys) -> None:
     assert shown.count("variables are bit-identical") == 4
     assert shown.count("4 rows are identical") == 2
     assert (tmp_path / "runs/killed/report.json").exists()
+
+
+@pytest.fixture(scope="module")
+def processes_of(tmp_path_factory):
+    """Runs the digits in a process, given a folder and what happens to the process."""
+    folder = tmp_path_factory.mktemp("digits")
+
+    def start(name: str, *, limit: str = "unlimited") -> subprocess.Popen[str]:
+        flags = ["--mode=train", DIGITS, f"--output_dir={folder / name}"]
+        short = [
+            "--gin_bindings=EPOCHS = '24 steps'",
+            "--gin_bindings=STEPS = '8 steps'",
+        ]
+        # As on a full disk: no file may grow beyond so many blocks.
+        limited = ["bash", "-c", f'ulimit -f {limit}; exec "$0" "$@"']
+        return subprocess.Popen(
+            [*limited, sys.executable, "-m", "tflearn.run", *flags, *short],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+
+    return folder, start
+
+
+@pytest.mark.slow
+def test_a_run_that_is_asked_to_end_saves_and_goes_on_to_the_same_bits(processes_of):
+    folder, start = processes_of
+    straight = start("straight")
+    shown = straight.communicate()
+    assert straight.returncode == 0, shown
+    for attempt in range(3):
+        process = start("asked")
+        lock = folder / "asked/.lock"
+        while not lock.exists() and process.poll() is None:
+            time.sleep(0.01)
+        time.sleep(6 + 1.5 * attempt if attempt else 1)
+        process.send_signal(signal.SIGTERM)
+        out, err = process.communicate()
+        # Before anything trains, the signal ends the process as any other.
+        assert process.returncode in (143, 0, -signal.SIGTERM), (out, err)
+        if process.returncode == 143:
+            assert "SIGTERM: finishing the step" in err
+            assert "stopped by SIGTERM: " in err and "run the same command" in err
+            assert "Traceback" not in err
+    last = start("asked")
+    shown = last.communicate()
+    assert last.returncode == 0, shown
+    for stage in ("pretrain", "transfer"):
+        found = resume_test.compare(folder / "straight", folder / "asked", stage)
+        assert not any(map(resume_test.is_difference, found)), found
+
+
+@pytest.mark.slow
+def test_a_disk_without_room_is_one_message_and_nothing_is_lost(processes_of) -> None:
+    folder, start = processes_of
+    process = start("full", limit="400")
+    out, err = process.communicate()
+    assert process.returncode == 75, (out, err)
+    # A library below may add lines of its own before.
+    last = err.strip().splitlines()[-1]
+    assert last.startswith("error: there is no room left on the disk")
+    again = start("full")
+    shown = again.communicate()
+    assert again.returncode == 0, shown
+    assert (folder / "full/report.json").exists()

@@ -14,7 +14,7 @@ from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 
 from tflearn.commands.arguments import Arguments
-from tflearn.support import secrets
+from tflearn.support import secrets, system
 from tflearn.support.declarations import permissions
 from tflearn.support.errors import ConfigError, TflearnError, nearest
 
@@ -86,7 +86,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     Returns:
         The exit code: 0, 1 where a resume test found a difference, 2 for a mistake
-        of the user, 75 if another process of the run is gone, 130 when interrupted.
+        of the user, 75 if another process, the disk or the memory gave out, 143 and
+        130 when SIGTERM and SIGINT asked it to end.
     """
     flags = sys.argv[1:] if argv is None else list(argv)
     debug = "--debug" in flags
@@ -292,7 +293,7 @@ def _quieten(debug: bool) -> None:
 def _explain(error: Exception) -> TflearnError | None:
     config = sys.modules.get("tflearn.config")
     if config is not None:
-        return config.explain(error)
+        return config.explain(error) or system.explain(error)
     return error if isinstance(error, TflearnError) else None
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import pathlib
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -58,7 +58,7 @@ def run_stage(
     for note in prepared.notes:
         say(f"note: {note}")
     console.print(census_table(census.to_json()))
-    with contextlib.ExitStack() as bars:
+    with contextlib.ExitStack() as bars, _named(prepared):
         outcome = execute(
             prepared,
             folder,
@@ -72,6 +72,17 @@ def run_stage(
     if processes.is_chief():
         files.write_json(path, report.to_json())
     return report
+
+
+@contextlib.contextmanager
+def _named(prepared: Prepared) -> Iterator[None]:
+    """Lets an error of the system say which stage and batch it met."""
+    try:
+        yield
+    except Exception as error:
+        stage = prepared.stage
+        error.add_note(f"stage '{stage.name}', batch_size {stage.batch_size}:")
+        raise
 
 
 def _progress(prepared: Prepared, state: State, bars: contextlib.ExitStack) -> Progress:

@@ -63,7 +63,8 @@ class Checkpoints:
         # Orbax imports JAX: only a run that trains pays for it.
         import orbax.checkpoint as ocp
 
-        logging.getLogger("absl").setLevel(logging.ERROR)
+        # It logs with a traceback what it raises as well.
+        logging.getLogger("absl").setLevel(logging.CRITICAL)
         self._ocp = ocp
         self._manager = ocp.CheckpointManager(
             pathlib.Path(folder).absolute(),
