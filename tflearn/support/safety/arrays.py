@@ -33,6 +33,8 @@ def load_npz(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
         OSError: It cannot be opened.
     """
     file = pathlib.Path(path)
+    # What fails from here on is the fault of what is in the file.
+    file.open("rb").close()
     # `numpy.load` would take a single array or a pickle for what they are.
     if not zipfile.is_zipfile(file):
         raise FileError(
@@ -76,10 +78,10 @@ def _check_header(file: IO[bytes], size: int, name: str) -> None:
 def _as_file_error(file: pathlib.Path) -> Any:
     try:
         yield
-    except (FileError, OSError):
+    except FileError:
         raise
     except Exception as error:
-        # Broken archives end in many kinds: BadZipFile, zlib.error, struct.error, ...
+        # Broken archives end in many kinds: BadZipFile, zlib.error, OSError, ...
         raise FileError(
             "this .npz file is damaged",
             received=f"{file} ({type(error).__name__}: {str(error)[:200]})",

@@ -43,6 +43,8 @@ def check_keras_file(path: str | os.PathLike[str]) -> tuple[Any, int]:
         OSError: It cannot be read.
     """
     file = pathlib.Path(path)
+    # What fails from here on is the fault of what is in the file.
+    file.open("rb").close()
     try:
         with zipfile.ZipFile(file) as archive:
             members = zips.check_zip(archive, str(path), extracted=True)
@@ -59,10 +61,10 @@ def check_keras_file(path: str | os.PathLike[str]) -> tuple[Any, int]:
             member = archive.getinfo(_WEIGHTS)
             with _opened(file, archive, member) as weights:
                 return config, hdf5.check_hdf5(weights, f"{path}: {_WEIGHTS}")
-    except (FileError, OSError):
+    except FileError:
         raise
     except Exception as error:
-        # Broken archives end in many kinds: BadZipFile, zlib.error, struct.error, ...
+        # Broken archives end in many kinds: BadZipFile, zlib.error, OSError, ...
         raise FileError(
             "Keras cannot load this model file: it is damaged",
             received=f"{path} ({type(error).__name__}: {str(error)[:200]})",
