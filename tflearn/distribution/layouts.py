@@ -169,6 +169,8 @@ def _by_kind(kind: str, path: str, shape: Shape, axes: Mapping[str, int]) -> Lay
                 for axis, size in zip(declared, shape, strict=True)
             ]
             left = [x for x in weight_axes(kind, axes) if x not in fits]
+            if not any(declared):
+                left.remove("model")
             return _fill(fits, shape, left, axes)
     return general(kind, shape, axes)
 
@@ -265,6 +267,8 @@ def _check_split(
     if not any(weight_axes(kind, axes)) or any(layout):
         return
     if math.prod(shape) < SMALL_ELEMENTS:
+        return
+    if kind == "tensor" and tensor_layout(path, len(shape)) == layout:
         return
     raise ConfigError(
         f"a large variable would lie whole on every device under kind '{kind}'",

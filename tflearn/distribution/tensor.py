@@ -37,6 +37,9 @@ TABLE: tuple[tuple[str, tuple[str | None, ...]], ...] = (
     ),
     # (hidden, vocabulary)
     ("*/reverse_embeddings", (None, "model")),
+    # (positions, hidden): divided, it would divide the activations it is added to, and
+    # every block would have to gather them.
+    ("*position_embedding/embeddings", (None, None)),
     # (vocabulary, hidden)
     ("*/embeddings", ("model", None)),
 )
@@ -50,7 +53,8 @@ def tensor_layout(path: str, rank: int) -> tuple[str | None, ...] | None:
         rank: Number of its dimensions.
 
     Returns:
-        An axis or None for every dimension; None if the table does not know it.
+        An axis or None for every dimension, only None where it has to stay whole; None
+        if the table does not know it.
 
     Example:
 
