@@ -15,6 +15,8 @@ import numpy as np
 import pytest
 
 from tflearn.commands import resume_test
+from tflearn.support.errors import ConfigError, RunError
+from tflearn.training import unchanged
 from tflearn.training.checkpoints import Checkpoints
 
 line = importlib.import_module("tflearn.run")
@@ -136,3 +138,35 @@ def test_a_disk_without_room_is_one_message_and_nothing_is_lost(processes_of) ->
     shown = again.communicate()
     assert again.returncode == 0, shown
     assert (folder / "full/report.json").exists()
+
+
+FOUND = {"tune": "aaaa"}
+
+
+def test_data_that_changed_under_a_run_are_refused_unless_allowed(tmp_path, capsys):
+    unchanged.check(tmp_path, FOUND)
+    unchanged.check(tmp_path, FOUND)
+    with pytest.raises(RunError, match="tune: aaaa before, bbbb now") as raised:
+        unchanged.check(tmp_path, {"tune": "bbbb"})
+    assert "--allow=data" in str(raised.value)
+    with pytest.raises(RunError):
+        unchanged.check(tmp_path, {"tune": "bbbb"}, allow=["versions"])
+    unchanged.check(tmp_path, FOUND)
+    unchanged.check(tmp_path, {"tune": "bbbb"}, allow=["data"])
+    assert "warning: data changed since the run began: tune" in capsys.readouterr().out
+    # From now on these are the run's data.
+    unchanged.check(tmp_path, {"tune": "bbbb"})
+
+
+def test_libraries_that_changed_under_a_run_are_refused(tmp_path, monkeypatch) -> None:
+    unchanged.check(tmp_path, FOUND)
+    now = unchanged.environment.versions() | {"keras": "9.9"}
+    monkeypatch.setattr(unchanged.environment, "versions", lambda: now)
+    with pytest.raises(RunError, match=r"keras: \S+ before, 9\.9 now"):
+        unchanged.check(tmp_path, FOUND)
+    unchanged.check(tmp_path, FOUND, allow=["versions"])
+
+
+def test_what_may_change_is_named(tmp_path) -> None:
+    with pytest.raises(ConfigError, match="Did you mean 'data'"):
+        unchanged.check(tmp_path, FOUND, allow=["date"])

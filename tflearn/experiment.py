@@ -22,7 +22,14 @@ from tflearn.support import environment, files, seeds
 from tflearn.support.console import say
 from tflearn.support.errors import ConfigError
 from tflearn.support.tensorflow import hidden_tensorflow
-from tflearn.training import course, export, interruption, placement, run_directory
+from tflearn.training import (
+    course,
+    export,
+    interruption,
+    placement,
+    run_directory,
+    unchanged,
+)
 from tflearn.training.forgetting import Source, Watched, point, start_from, watch
 from tflearn.training.preparation import prepare
 from tflearn.training.rematerialization import rematerialize
@@ -175,7 +182,9 @@ def _rehearse(stages: Sequence[Prepared]) -> None:
 
 
 @hidden_tensorflow()
-def run(experiment: Experiment, *, output_dir: str) -> Report:
+def run(
+    experiment: Experiment, *, output_dir: str, allow: Sequence[str] = ()
+) -> Report:
     """Runs an experiment, goes on with it, or says that it is finished.
 
     The order of things:
@@ -191,6 +200,8 @@ def run(experiment: Experiment, *, output_dir: str) -> Report:
     Args:
         experiment: The declaration.
         output_dir: The run directory.
+        allow: What may have changed since an earlier process of the run: `data`,
+            `versions`.
 
     Returns:
         The report, as written to `report.json`.
@@ -211,6 +222,8 @@ def run(experiment: Experiment, *, output_dir: str) -> Report:
         built.devices.scope(),
         interruption.listening(grace_seconds=experiment.grace_seconds),
     ):
+        fingerprints = {x.stage.name: x.dataset.fingerprint for x in built.stages}
+        unchanged.check(folder, fingerprints, allow=allow)
         run_directory.write_start(folder, experiment.declaration)
         reports, sources = _train_stages(built, folder)
         started = time.perf_counter()

@@ -56,7 +56,11 @@ _GENERATED = ("--max_new_tokens", "--sampler", "--temperature", "--seed")
 MODES: Mapping[str, Mode] = MappingProxyType(
     {
         "train": Mode(
-            (), ("--gin_file", "--run_dir", *_DECLARED, "--output_dir", *_PROCESSES)
+            (),
+            (
+                *("--gin_file", "--run_dir", *_DECLARED),
+                *("--output_dir", "--allow", *_PROCESSES),
+            ),
         ),
         "check": Mode(("--gin_file",), (*_DECLARED, "--topology")),
         "compare": Mode(("--gin_file",), (*_DECLARED, "--output_dir")),
@@ -160,6 +164,7 @@ def parse(flags: Sequence[str]) -> Arguments:
         process_id=given.process_id,
         topology=given.topology,
         steps=given.steps,
+        allow=tuple(given.allow or ()),
         debug=given.debug,
     )
 
@@ -197,6 +202,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--temperature", help="what logits are divided by (default: 1)")
     add("--seed", help="another seed draws other texts (default: 0)")
     add("--steps", help="for resume_test: each stage is killed after so many (10)")
+    add("--allow", action="append", help="data or versions that changed under a run")
     add("--coordinator", help="host:port of process 0, for several processes")
     add("--processes", help="how many processes there are")
     add("--process_id", help="which one this is, from 0")

@@ -32,6 +32,7 @@ class Arguments:
         topology: For `check`, the TPU slice to compile for, such as `v5e:2x4`.
         steps: For `resume_test`, after how many steps of a stage it is killed, as
             given.
+        allow: What may have changed since the run began: `data`, `versions`.
         debug: Whether errors show where in the code they arose.
     """
 
@@ -56,4 +57,5 @@ class Arguments:
     process_id: str | None = None
     topology: str | None = None
     steps: str | None = None
+    allow: tuple[str, ...] = ()
     debug: bool = False

@@ -35,7 +35,7 @@ def main(arguments: Arguments) -> int:
         declared = config.load_arguments(arguments).experiment()
     declared = _in_processes(declared, arguments)
     folder = arguments.output_dir or f"runs/{declared.name}"
-    report = experiment.run(declared, output_dir=folder)
+    report = experiment.run(declared, output_dir=folder, allow=arguments.allow)
     for stage in report.stages:
         if stage.evaluations:
             console.print(f"[bold]{stage.name}[/bold]")
