@@ -11,6 +11,7 @@ from __future__ import annotations
 import functools
 import importlib
 import json
+import os
 import sys
 
 import keras
@@ -130,8 +131,21 @@ def bert() -> backbones.Backbone:
 def main(flags: str, *jobs: str) -> int:
     """Runs all jobs; returns the exit code of the first that fails."""
     line = importlib.import_module("tflearn.run")
+    written: list[str] = []
+
+    def note(event: str, values: tuple[object, ...]) -> None:
+        # Of `open` the third value is the flags of the system call.
+        if event == "open" and isinstance(values[2], int) and values[2] & os.O_CREAT:
+            written.append(str(values[0]))
+
+    sys.addaudithook(note)
     for job in jobs:
-        code = line.main([*json.loads(job), *json.loads(flags)])
+        words = json.loads(job)
+        written.clear()
+        code = line.main([*words, *json.loads(flags)])
+        (folder,) = [x.split("=")[1] for x in words if x.startswith("--output_dir=")]
+        for path in [x for x in written if x.startswith(folder)]:
+            print(f"=== wrote {path}")
         print(f"=== {code}", flush=True)
         if code:
             return code
