@@ -59,7 +59,8 @@ class GlobalMean(keras.losses.Loss):
     @classmethod
     def from_config(cls, config: dict[str, Any]) -> GlobalMean:
         """Makes the loss of its configuration."""
-        return cls(keras.saving.deserialize_keras_object(config["loss"]))
+        loss = keras.saving.deserialize_keras_object(config["loss"], safe_mode=True)
+        return cls(loss)
 
     def _weight(self, y_pred: Any, sample_weight: Any) -> Any:
         """Returns what Keras divides by on this device, unless that is its rows."""

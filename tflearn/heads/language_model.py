@@ -240,7 +240,7 @@ class LanguageModel(keras.Model):
     ) -> LanguageModel:
         """Builds the model of what `get_config` returned."""
         backbone = keras.saving.deserialize_keras_object(
-            config["backbone"], custom_objects=custom_objects
+            config["backbone"], custom_objects=custom_objects, safe_mode=True
         )
         return cls(**config | {"backbone": backbone})
 

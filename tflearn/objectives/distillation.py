@@ -246,7 +246,8 @@ class DistillationLoss(keras.losses.Loss):
     @classmethod
     def from_config(cls, config: dict[str, Any]) -> DistillationLoss:
         """Makes the loss that gave a configuration."""
-        base: Any = keras.saving.deserialize_keras_object(config["base"])
+        stored = config["base"]
+        base: Any = keras.saving.deserialize_keras_object(stored, safe_mode=True)
         return cls(base, kind=config["kind"], weights=Weights(**config["weights"]))
 
 
