@@ -129,6 +129,7 @@ BLOCK = {
     "backbone/layer_0/feedforward_output_dense/bias": (128,),
     "backbone/decoder_block_0/attention/query/kernel": (4, 128, 32),
     "backbone/token_embedding/embeddings": (1001, 128),
+    "backbone/position_embedding/embeddings": (512, 128),
     "backbone/token_embedding/reverse_embeddings": (128, 1004),
     "head/head/dense/kernel": (128, 64),
 }
@@ -145,6 +146,7 @@ def test_tensor_parallelism_splits_the_first_matrix_by_outputs_the_second_by_inp
         ("model", None, None),
         # 1001 rows do not divide: the other dimension does.
         (None, "model"),
+        (None, None),
         (None, "model"),
         ("model", None),
     ]
@@ -212,7 +214,8 @@ def trained(folder: pathlib.Path, *cases: str) -> dict:
 
 @pytest.fixture(scope="module")
 def small(tmp_path_factory) -> dict:
-    return trained(tmp_path_factory.mktemp("small"), "run/single", "run/fully_sharded")
+    cases = "run/single", "run/fully_sharded", "load/fully_sharded"
+    return trained(tmp_path_factory.mktemp("small"), *cases)
 
 
 @on_jax
@@ -225,6 +228,51 @@ def test_a_whole_run_ends_with_the_same_model_on_eight_devices(small) -> None:
             assert row == pytest.approx(same, rel=1e-5)
     for weight, same in zip(one["weights"], eight["weights"], strict=True):
         np.testing.assert_allclose(weight, same, atol=1e-6)
+
+
+@on_jax
+@pytest.mark.parametrize(
+    ("moment", "what"), [("loading", "weights"), ("restoring", "state")]
+)
+def test_a_device_gets_its_part_and_one_whole_variable_at_most(
+    small, moment, what
+) -> None:
+    found = small["load/fully_sharded"]
+    whole, part = found[what]
+    assert part <= 1.1 / 8 * whole
+    # Beside what was there before; Keras puts a value on the first device on its way.
+    first, *others = found[moment]
+    assert max(others) <= 1.02 * part
+    assert part < 1.02 * first <= 1.04 * (part + found["largest"]) < 0.25 * whole
+
+
+@pytest.fixture(scope="module")
+def counted() -> dict[str, dict]:
+    """Work and traffic of a step on eight devices, by kind of layout."""
+    program = ROOT / "benchmarks" / "distribution_work.py"
+    done = subprocess.run(
+        [sys.executable, program, "--devices", "1", "8", "--blocks", "2", "--json"],
+        cwd=ROOT,
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    rows = [json.loads(x) for x in done.stdout.splitlines() if x.startswith("{")]
+    return {row["kind"]: row for row in rows}
+
+
+@on_jax
+@pytest.mark.parametrize("kind", ["data", "fully_sharded", "tensor"])
+def test_work_divides_and_what_is_sent_is_what_must_be(counted, kind) -> None:
+    row = counted[kind]
+    assert row["flops"] == pytest.approx(counted["single"]["flops"] / 8, rel=0.1)
+    assert counted["single"]["sent"] == {}
+    sent, expected = row["sent"], row["expected"]
+    assert sum(sent.values()) == pytest.approx(sum(expected.values()), rel=0.1)
+    for name, num_bytes in expected.items():
+        assert sent[name] == pytest.approx(num_bytes, rel=0.1)
 
 
 TASKS = ("text", "lora", "image", "probe")
