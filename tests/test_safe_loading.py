@@ -203,8 +203,7 @@ def _used(path: pathlib.Path) -> Iterator[str]:
 DECLARED = """\
 from __gin__ import dynamic_registration
 import {module}
-from tflearn import experiment
-experiment.Experiment.name = 'a'
+NAME = 'a'
 """
 
 
@@ -423,7 +422,7 @@ class Page(html.parser.HTMLParser):
 
 def hostile_report() -> Report:
     metric = {"value": 0.5, "low": 0.4, "high": 0.6, "count": 4}
-    names = list(ATTACKS)
+    names: list[str] = list(ATTACKS)
     evaluation = {
         "headline": names[0],
         "count": 4,
