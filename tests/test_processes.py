@@ -6,6 +6,7 @@ takes several runs is slow: `pytest -m slow tests/test_processes.py`.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import io
 import json
@@ -326,17 +327,16 @@ def test_a_killed_process_ends_the_other_with_a_message(tmp_path, killed) -> Non
     started = start(2, [flags(folder, "DIGITS", "data", [endless])])
     rows = folder / "stages/tune/metrics.jsonl"
     left = started[1 - killed]
-    try:
+    with contextlib.ExitStack() as opened:
+        for process in started:
+            opened.enter_context(process)
+            opened.callback(process.kill)
         while not rows.exists() or len(rows.read_text().splitlines()) < 3:
             assert all(process.poll() is None for process in started)
             time.sleep(0.1)
         started[killed].kill()
         since = time.monotonic()
         said, _ = left.communicate(timeout=10 * processes.HEARTBEAT_SECONDS)
-    finally:
-        for process in started:
-            process.kill()
-            process.communicate()
     print(f"ended with {left.returncode} after {time.monotonic() - since:.0f} s")
     # Either tflearn hears of it first, or JAX's own service, which aborts.
     if left.returncode == LOST:
