@@ -158,7 +158,7 @@ class Mesh(keras.distribution.ModelParallel):
             return value
         array = np.asarray(value, order="C")
         # A sum, since the order in which variables are made may differ.
-        self.values += zlib.crc32(array.reshape(-1).view(np.uint8), array.size)
+        self.values += zlib.crc32(array.reshape(-1).view(np.uint8).data, array.size)
         return jax.make_array_from_callback(
             array.shape, layout.backend_layout, lambda index: array[index]
         )
