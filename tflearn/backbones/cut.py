@@ -136,7 +136,7 @@ class Part(keras.Model):
         values = self._start(inputs)
         for call in self.calls:
             for number, value in zip(
-                call.outputs, _run(call, values, self._writer), strict=True
+                call.outputs, _run(call, values, training), strict=True
             ):
                 values[number] = value
         if not self._outs:
@@ -282,13 +282,16 @@ class _WriteMask(keras.Layer):
         return inputs
 
 
-def _run(call: Call, values: Mapping[int, Any], writer: Any) -> list[Any]:
+def _run(call: Call, values: Mapping[int, Any], training: bool) -> list[Any]:
     taken = [values[number] for number in call.inputs]
     if call.operation is None:
         return [keras.ops.cast(taken[0], call.dtype)]
     symbols = call.arguments.keras_tensors
     filled = dict(zip(map(id, symbols), taken, strict=True))
     args, kwargs = call.arguments.fill_in(filled)
+    # Keras calls `Part.call` past `__call__`, so that nothing is inherited.
+    if isinstance(call.operation, keras.Layer) and _takes_training(call.operation):
+        kwargs = {**kwargs, "training": training}
     return keras.tree.flatten(call.operation(*args, **kwargs))
 
 
@@ -407,13 +410,17 @@ def _changes(layer: keras.Layer) -> bool:
     own = [x for x in layer.variables if id(x) not in inner]
     if not own:
         return False
-    by_mode = "training" in inspect.signature(layer.call).parameters
+    by_mode = _takes_training(layer)
     random = any(x.path.endswith("seed_generator_state") for x in own)
     if random and not by_mode:
         return True
     # `Normalization` knows its statistics beforehand.
     fixed = isinstance(layer, keras.layers.Normalization)
     return layer.trainable and not fixed and any(not x.trainable for x in own)
+
+
+def _takes_training(layer: keras.Layer) -> bool:
+    return "training" in inspect.signature(layer.call).parameters
 
 
 def _with_sublayers(layer: keras.Layer) -> list[keras.Layer]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
@@ -73,6 +74,12 @@ class RawBatches:
         batch = (inputs, self._targets[indices])
         return batch if self._weights is None else (*batch, self._weights[indices])
 
+    def over(self, examples: Examples) -> RawBatches:
+        """Returns these batches made of something else for the same rows."""
+        other = copy.copy(self)
+        other._examples, other._pixels = examples, False
+        return other
+
 
 class MadeBatches:
     """Batches that an objective makes of examples, itself without labels.
@@ -107,6 +114,12 @@ class MadeBatches:
         some objectives compare rows.
         """
         return own_rows(self[step], share)
+
+    def over(self, examples: Examples) -> MadeBatches:
+        """Returns these batches made of something else for the same rows."""
+        other = copy.copy(self)
+        other._examples = examples
+        return other
 
     def __getitem__(self, step: int) -> TrainBatch:
         indices = self.order.indices(int(step))
@@ -174,6 +187,17 @@ class TrainBatches:
         """Augments and scales the raw part of a step."""
         batch = self.finish(step, raw)
         return own_rows(batch, share) if self._augmentation else batch
+
+    def over(self, examples: Examples) -> TrainBatches:
+        """Returns these batches made of something else for the same rows.
+
+        Args:
+            examples: What stands in for the examples, such as features of them; they
+                are not augmented.
+        """
+        return TrainBatches(
+            self.raw.over(examples), examples, augmentation=None, workers=0
+        )
 
     @property
     def is_costly(self) -> bool:

@@ -40,6 +40,9 @@ class StageReport:
         notes: What the reader must know, such as rows that were left out.
         frozen_proof: How many frozen layers and parameters were found unchanged.
         temperature: Divides the logits before the calibration figures, if fitted.
+        cache: What of the model was computed once instead of at every step: `layers`,
+            `share` of the work, `features`, `bytes`, `place`, `seconds`, and `sample`,
+            a metric from features and the same live. Empty where nothing was.
     """
 
     name: str
@@ -55,6 +58,7 @@ class StageReport:
     notes: list[str] = dataclasses.field(default_factory=list)
     frozen_proof: dict[str, Any] = dataclasses.field(default_factory=dict)
     temperature: float | None = None
+    cache: dict[str, Any] = dataclasses.field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
         """Returns the report as JSON knows it; NaN and infinities become null."""

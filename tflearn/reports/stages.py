@@ -137,9 +137,15 @@ def _report(
         history=state.history,
         evaluations=evaluations,
         worst=worst,
-        notes=[*prepared.notes, *outcome.notes, *stopped],
+        notes=[
+            *prepared.notes,
+            *outcome.notes,
+            *outcome.cache.get("notes", ()),
+            *stopped,
+        ],
         frozen_proof=outcome.proof,
         temperature=temperature,
+        cache=dict(outcome.cache),
     )
 
 

@@ -22,6 +22,7 @@ from tflearn.training import (
     averaging,
     budgets,
     course,
+    features,
     interruption,
     loop,
     placement,
@@ -73,12 +74,14 @@ class Outcome:
         proof: Number of frozen layers and parameters found bit-identical.
         seconds: Seconds by what was done.
         notes: Lines on rates by layer, on phases, and on averaged weights.
+        cache: What of the model was computed once, if anything was.
     """
 
     state: State
     proof: dict[str, int]
     seconds: dict[str, float]
     notes: tuple[str, ...] = ()
+    cache: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
 
 Observer = Callable[[State], None]
@@ -89,6 +92,8 @@ class _Run:
     """What the intervals of a stage share."""
 
     prepared: Prepared
+    # The same, or what stands in for it while it trains.
+    trained: Prepared
     folder: pathlib.Path
     state: State
     checkpoints: Checkpoints
@@ -113,7 +118,7 @@ class _Run:
         state.step, state.inside = step, 0
         state.seconds = time.perf_counter() - self.began
         row = {"step": step, **{k: float(v) for k, v in logs.items()}}
-        row |= _validate(prepared) | self._probe()
+        row |= _validate(self.trained) | self._probe()
         # What is decided below hangs on these numbers and on the clock.
         row, state.seconds = processes.agree([row, state.seconds])
         state.history.append(row)
@@ -140,7 +145,7 @@ class _Run:
             model,
             optimizer=model.optimizer,
             record=dataclasses.asdict(state),
-            metrics=model.metrics_variables,
+            metrics=self.trained.network.model.metrics_variables,
         )
         if ends:
             raise interruption.Stopped(self._saved())
@@ -201,8 +206,10 @@ def execute(
         for line in rates:
             say(line)
         state = _restore(prepared, saved, length)
+        short = features.shortcut(prepared, folder, total_steps=length["total_steps"])
         run = _Run(
             prepared=prepared,
+            trained=short.prepared if short else prepared,
             folder=folder,
             state=state,
             checkpoints=saved,
@@ -219,11 +226,13 @@ def execute(
         notes = list(rates)
         notes += [course.describe(leg) for leg in legs] if len(legs) > 1 else []
         notes += _finish(run, start)
+        cached = short.finish(prepared) if short else {}
     return Outcome(
         state=state,
         proof=regimes.check_unchanged(model, never, frozen),
-        seconds={"train": state.seconds},
+        seconds={"train": state.seconds} | ({"cache": short.seconds} if short else {}),
         notes=tuple(notes),
+        cache=cached,
     )
 
 
@@ -242,8 +251,8 @@ def _train(
             state.digests = regimes.frozen_digests(model, leg.census)
             digests = state.digests
         loop.train(
-            model,
-            prepared.batches,
+            run.trained.network.model,
+            run.trained.batches,
             schedule=loop.Schedule(
                 total_steps=state.step if state.stopped else leg.span.end,
                 interval_steps=state.interval,
@@ -287,7 +296,7 @@ def _ended(run: _Run, start: Mapping[str, np.ndarray]) -> averaging.Ended:
         model=prepared.network.model,
         start=start,
         batches=prepared.batches,
-        score=(lambda: sign * _validate(prepared)[f"val_{prepared.headline}"])
+        score=(lambda: sign * _validate(run.trained)[f"val_{prepared.headline}"])
         if "validation" in prepared.examples
         else None,
         headline=prepared.headline,

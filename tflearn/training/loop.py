@@ -223,6 +223,12 @@ def feed(stream: Iterable[Any], batches: pipeline.TrainBatches) -> Any:
         ),
         batches[0],
     )
+    if isinstance(signature[0], dict):
+        # Features of tokens are no integers, and of any length too.
+        for name, spec in batches.examples.inputs.items():
+            if name in signature[0]:
+                shape = [None, *spec.shape]
+                signature[0][name] = tf.TensorSpec(shape, signature[0][name].dtype)
     return tf_batches.distribute(stream, signature)
 
 

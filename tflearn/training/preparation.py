@@ -15,10 +15,15 @@ from tflearn.data.rehearsal import Mixed, Rehearsed
 from tflearn.evaluation import Scorer
 from tflearn.objectives.objective import attach, unused_layers
 from tflearn.support import seeds
-from tflearn.support.errors import ConfigError
+from tflearn.support.errors import ConfigError, nearest
 from tflearn.training import budgets
 from tflearn.training import probe as probes
 from tflearn.training.stage import Prepared, Stage
+
+_CHOICES = {
+    "cache": ("auto", "off", "memory", "disk"),
+    "cache_dtype": ("auto", "float16"),
+}
 
 
 def prepare(stage: Stage, backbone: Backbone, *, seed: int) -> Prepared:
@@ -223,6 +228,15 @@ def _check(stage: Stage) -> None:
                 f"{field} of stage '{stage.name}' is too small",
                 received=value,
                 expected=f"at least {least}",
+            )
+    for field, choices in _CHOICES.items():
+        value = getattr(stage, field)
+        if value not in choices:
+            raise ConfigError(
+                f"no such {field} of stage '{stage.name}'",
+                received=value,
+                expected=", ".join(choices),
+                nearest=nearest(str(value), choices),
             )
     if not stage.name or set(stage.name) & set("/\\ "):
         raise ConfigError(

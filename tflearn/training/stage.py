@@ -49,6 +49,11 @@ class Stage:
             `tflearn.data.rehearsal`.
         probe: Makes a probe of the representations, measured at interval ends; see
             `tflearn.training.probe`.
+        cache: What becomes of frozen layers that nothing trainable feeds: `auto`
+            computes them once where that pays; `memory` and `disk` demand it, and say
+            where; `off` computes them at every step. See `tflearn.training.features`.
+        cache_dtype: Type that features are kept in: `auto`, the one they have, or
+            `float16`.
     """
 
     name: str
@@ -72,6 +77,8 @@ class Stage:
     average: Callable[[], averaging.Average] | None = None
     rehearsal: Rehearsal | None = None
     probe: Callable[[], probes.Probe] | None = None
+    cache: str = "auto"
+    cache_dtype: str = "auto"
 
     @property
     def new_per_step(self) -> int:
