@@ -32,6 +32,7 @@ collect_ignore_glob = ["golden/*.py"]
 # Programs that tests start: importing them to look for doctests sets their devices.
 collect_ignore = [
     "distributed_cases.py",
+    "feature_cases.py",
     "process_cases.py",
     "safe_loading_cases.py",
     "tf_devices.py",
