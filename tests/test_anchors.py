@@ -299,7 +299,7 @@ def test_a_killed_run_pulls_to_the_same_start(tmp_path, monkeypatch, anchor) -> 
             raise Killed
 
     monkeypatch.setattr(execution.Checkpoints, "save", save_then_die)
-    for _ in range(4):
+    for _ in range(5):
         with pytest.raises(Killed):
             experiment.run(declared, output_dir=str(tmp_path / "killed"))
     experiment.run(declared, output_dir=str(tmp_path / "killed"))

@@ -290,7 +290,8 @@ def test_a_run_that_is_killed_anywhere_goes_on_to_the_same_bits(
             break
         except Killed:
             kills += 1
-    assert kills == 6
+    # The first one strikes the checkpoint of step 0.
+    assert kills == 7
     first, second = (
         finished.open_run(tmp_path / name).model.get_weights()
         for name in ("straight", "killed")

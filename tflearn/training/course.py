@@ -77,6 +77,12 @@ def check(prepared: Prepared, *, earlier: Sequence[str] = ()) -> tuple[str, ...]
         TflearnError: Something does not fit.
     """
     stage = prepared.stage
+    if stage.phases and stage.faults.policy == "rollback":
+        raise ConfigError(
+            "a checkpoint of one phase does not fit the optimizer of the next",
+            received=f"stage '{stage.name}' with phases and the policy 'rollback'",
+            fix="declare the phases as stages, or faults.Faults.policy = 'skip'",
+        )
     with regimes.rehearsal():
         legs = plan(prepared, prepared.total_steps or 10**9)
         notes = _choices(prepared)

@@ -16,12 +16,15 @@ import numpy as np
 
 from tflearn import regimes
 from tflearn.distribution import processes
+from tflearn.distribution.arrays import to_host
 from tflearn.support import files
 from tflearn.support.console import say
+from tflearn.support.errors import RunError
 from tflearn.training import (
     averaging,
     budgets,
     course,
+    faults,
     features,
     interruption,
     loop,
@@ -48,6 +51,7 @@ class State:
         waited: Validations since then.
         seconds: Wall-clock time spent training.
         stopped: Why it ended early, or an empty string.
+        rollbacks: How often the stage went back after a fault.
         digests: Fingerprints of what is frozen in this phase, from its beginning;
             empty in the first phase, where the stage's beginning tells.
     """
@@ -62,6 +66,7 @@ class State:
     waited: int = 0
     seconds: float = 0.0
     stopped: str = ""
+    rollbacks: int = 0
     digests: dict[str, str] = dataclasses.field(default_factory=dict)
 
 
@@ -87,7 +92,7 @@ class Outcome:
 Observer = Callable[[State], None]
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
+@dataclasses.dataclass(kw_only=True)
 class _Run:
     """What the intervals of a stage share."""
 
@@ -105,6 +110,8 @@ class _Run:
     metrics: Sequence[np.ndarray]
     # When the clock of `state.seconds` showed nothing.
     began: float
+    # What is wrong with the newest interval.
+    fault: str = ""
 
     def _probe(self) -> dict[str, float]:
         probe, number = self.prepared.probe, len(self.state.history) + 1
@@ -122,6 +129,8 @@ class _Run:
         # What is decided below hangs on these numbers and on the clock.
         row, state.seconds = processes.agree([row, state.seconds])
         state.history.append(row)
+        if self._is_faulty():
+            return True
         stop = _judge(prepared, state, self.best)
         if self.average is not None and self.kept is not None:
             _keep(prepared, state, self.kept, self.average.candidates)
@@ -135,9 +144,72 @@ class _Run:
         interruption.check(self._saved())
         return stop
 
+    def _is_faulty(self) -> bool:
+        """Judges the newest interval; what is wrong ends this call of `fit`."""
+        declared, model = self.prepared.stage.faults, self.prepared.network.model
+        left_out = faults.skipped(model.optimizer, declared)
+        if left_out > declared.most:
+            raise RunError(
+                "too many steps had gradients that are no numbers",
+                received=f"{left_out} steps left out",
+                expected=f"at most {declared.most}: faults.Faults.most",
+            )
+        self.fault = faults.find(self.state.history, declared)
+        return bool(self.fault)
+
+    def recover(self) -> None:
+        """Goes back to the last checkpoint after a fault, or stops the run.
+
+        Raises:
+            RunError: The policy is to stop, or it went back too often.
+        """
+        state, stage = self.state, self.prepared.stage
+        fault, end, times = self.fault, state.step, state.rollbacks
+        declared, self.fault = stage.faults, ""
+        if declared.policy == "stop" or times == declared.most:
+            raise self._stopped(fault)
+        self._restore()
+        state.rollbacks = times + 1
+        rate = declared.slower**state.rollbacks
+        faults.slow_down(self.prepared.network.model.optimizer, rate)
+        say(
+            f"warning: {fault} at step {end}; back to step {state.step}, the learning "
+            f"rate is {rate:.4g} of the declared one from there on"
+        )
+
+    def _restore(self) -> None:
+        model, saved = self.prepared.network.model, self.checkpoints
+        vars(self.state).update(saved.restore(model, optimizer=model.optimizer))
+        self.metrics = saved.metrics(self.state.step) if self.state.inside else ()
+
+    def _stopped(self, fault: str) -> RunError:
+        """Finds the step of a fault, and its rows, for the error that ends the run."""
+        end, found = self.state.step, {}
+        # A checkpoint may be of an earlier phase, which this optimizer does not fit.
+        if not self.prepared.stage.phases and processes.count() == 1:
+            self._restore()
+            found = faults.locate(self.prepared, start=self.state.step, end=end)
+        told = {"fault": fault, "by": end, **found}
+        path = self.folder / "fault.json"
+        if processes.is_chief():
+            files.write_json(path, told)
+        where = f"step {found['step']}" if found else f"by step {end}"
+        rows = f", rows {', '.join(found['rows'][:4])} ..." if found else ""
+        return RunError(
+            f"numbers went wrong in stage '{self.prepared.stage.name}'",
+            received=f"{fault}; {where}{rows}",
+            expected="a finite loss",
+            fix=f"look at {path}; a lower learning rate, clipping, or "
+            "faults.Faults.policy = 'rollback' or 'skip'",
+        )
+
     def on_inside(self, step: int, inside: int, ends: bool) -> None:
         """Saves in the middle of an interval, its unfinished metrics too."""
         model, state = self.prepared.network.model, self.state
+        sums = self.trained.network.model.metrics_variables
+        if not ends and not all(np.isfinite(to_host(x.value)).all() for x in sums):
+            # Numbers went wrong: nothing to go back to. The interval's end will tell.
+            return
         state.step, state.inside = step, inside
         state.seconds = time.perf_counter() - self.began
         self.checkpoints.save(
@@ -220,12 +292,21 @@ def execute(
             metrics=saved.metrics(state.step) if state.inside else (),
             began=time.perf_counter() - state.seconds,
         )
+        if saved.latest is None:
+            # A fault in the first interval goes back to here.
+            saved.save(
+                0,
+                model,
+                optimizer=model.optimizer,
+                record=dataclasses.asdict(state),
+            )
         if processes.is_chief():
             _rewrite_log(folder / "metrics.jsonl", state)
         _train(run, legs[first:], hold, state.digests or digests, callbacks)
         notes = list(rates)
         notes += [course.describe(leg) for leg in legs] if len(legs) > 1 else []
         notes += _finish(run, start)
+        notes += _faults_met(run)
         cached = short.finish(prepared) if short else {}
     return Outcome(
         state=state,
@@ -250,29 +331,42 @@ def _train(
             course.go_on(prepared, leg, hold, total_steps=state.total_steps)
             state.digests = regimes.frozen_digests(model, leg.census)
             digests = state.digests
-        loop.train(
-            run.trained.network.model,
-            run.trained.batches,
-            schedule=loop.Schedule(
-                total_steps=state.step if state.stopped else leg.span.end,
-                interval_steps=state.interval,
-                start_step=state.step,
-                seconds=_seconds_left(prepared, state),
-                inside=state.inside,
-                metrics=run.metrics if not number else (),
-                save_steps=prepared.stage.save_steps,
-            ),
-            on_interval=run.on_interval,
-            on_inside=run.on_inside,
-            # The bar of a phase ends with the phase.
-            callbacks=callbacks(dataclasses.replace(state, total_steps=leg.span.end)),
-        )
+        _train_leg(run, leg, callbacks)
+        while run.fault:
+            run.recover()
+            _train_leg(run, leg, callbacks)
         regimes.check_unchanged(model, leg.census, digests)
         if state.stopped or state.step < leg.span.end:
             return
         if number + 1 < len(legs) and innermost(model.optimizer).use_ema:
             # `fit` ended with the averages; the next phase goes on from the weights.
             run.checkpoints.restore(model, optimizer=model.optimizer)
+
+
+def _train_leg(
+    run: _Run,
+    leg: course.Leg,
+    callbacks: Callable[[State], Sequence[keras.callbacks.Callback]],
+) -> None:
+    """Trains a phase from where the state stands, until its end or a fault."""
+    prepared, state = run.prepared, run.state
+    loop.train(
+        run.trained.network.model,
+        run.trained.batches,
+        schedule=loop.Schedule(
+            total_steps=state.step if state.stopped else leg.span.end,
+            interval_steps=state.interval,
+            start_step=state.step,
+            seconds=_seconds_left(prepared, state),
+            inside=state.inside,
+            metrics=run.metrics if state.inside else (),
+            save_steps=prepared.stage.save_steps,
+        ),
+        on_interval=run.on_interval,
+        on_inside=run.on_inside,
+        # The bar of a phase ends with the phase.
+        callbacks=callbacks(dataclasses.replace(state, total_steps=leg.span.end)),
+    )
 
 
 def _finish(run: _Run, start: Mapping[str, np.ndarray]) -> list[str]:
@@ -287,6 +381,21 @@ def _finish(run: _Run, start: Mapping[str, np.ndarray]) -> list[str]:
     for line in said:
         say(line)
     return said[-1:] if run.average is not None else []
+
+
+def _faults_met(run: _Run) -> list[str]:
+    """Says what went wrong in a stage and did not end it."""
+    state, declared = run.state, run.prepared.stage.faults
+    left_out = faults.skipped(run.prepared.network.model.optimizer, declared)
+    said = [faults.still(state.history)]
+    if left_out:
+        said.append(f"{left_out} steps were left out: their gradients are no numbers")
+    if state.rollbacks:
+        said.append(f"went back {state.rollbacks} times after a fault")
+    said = [line for line in said if line]
+    for line in said:
+        say(line)
+    return said
 
 
 def _ended(run: _Run, start: Mapping[str, np.ndarray]) -> averaging.Ended:

@@ -145,7 +145,8 @@ def train(
             _fit(model, feed(stream, batches), steps, length, [*callbacks, intervals])
             if intervals.stopped:
                 break
-    if model.optimizer.use_ema:
+    # An optimizer that scales the loss does not say what the one inside it does.
+    if getattr(model.optimizer, "inner_optimizer", model.optimizer).use_ema:
         # Idempotent; a run that was killed between its last step and here needs it.
         model.optimizer.finalize_variable_values(model.trainable_variables)
         for variable in model.trainable_variables:

@@ -12,7 +12,14 @@ from tflearn.data import Data, Spec, pipeline
 from tflearn.data.rehearsal import Rehearsal, Rehearsed
 from tflearn.evaluation import Scorer
 from tflearn.regimes import adapters
-from tflearn.training import anchors, averaging, optimizers, phases, placement
+from tflearn.training import (
+    anchors,
+    averaging,
+    faults,
+    optimizers,
+    phases,
+    placement,
+)
 from tflearn.training import probe as probes
 
 
@@ -34,6 +41,8 @@ class Stage:
             run that is killed repeats the interval it was in.
         keep_last: How many of the newest checkpoints stay.
         keep_every: Checkpoints at multiples of so many steps stay, too.
+        faults: What is done about a loss that is no number, or that jumps; see
+            `tflearn.training.faults`.
         patience: Stop after so many validations without a better headline metric.
         restore_best: End with the weights of the best validation, not the last ones.
         eval_batch_size: Examples a step when nothing is trained.
@@ -67,6 +76,7 @@ class Stage:
     save_steps: int | None = None
     keep_last: int = 2
     keep_every: int | None = None
+    faults: faults.Faults = faults.Faults()
     patience: int | None = None
     restore_best: bool = False
     eval_batch_size: int = 128
@@ -192,4 +202,4 @@ class Prepared:
         optimizers.configure(
             optimizer, self.network.model, blocks=self.network.backbone.blocks
         )
-        return optimizer
+        return faults.guard(optimizer, self.stage.faults)
