@@ -1,6 +1,7 @@
 """The notebooks for Colab and Kaggle: paired, alike, and run from a clean kernel.
 
-The run is marked slow: `pytest -m slow tests/test_notebooks.py`.
+The run is marked slow, and a step of `.ci/run` of its own: `pytest -m slow
+tests/test_notebooks.py`.
 """
 
 from __future__ import annotations
