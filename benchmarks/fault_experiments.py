@@ -139,6 +139,15 @@ EXPERIMENTS: Mapping[str, Callable[[], experiment.Experiment]] = MappingProxyTyp
                 regimes.low_rank(rank=2, dropout=0.1),
             ),
         ),
+        "frozen": lambda: _make(
+            _bert,
+            _stage(
+                _LABELLED,
+                objectives.classification,
+                regimes.frozen(),
+                cache="disk",
+            ),
+        ),
         "masked_lm": lambda: _make(
             _bert, _stage(_UNLABELLED, objectives.masked_lm, regimes.scratch())
         ),

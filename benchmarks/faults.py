@@ -2,8 +2,9 @@
 
 Trains tiny experiments straight, then again while SIGKILL strikes at random moments of
 a chosen phase: during training, a checkpoint's write, an evaluation, between stages,
-and while model and reports are written. Each killed run is started again until it ends,
-and everything it left is compared with the straight run, bit by bit.
+while frozen layers are computed once, and while model and reports are written. Each
+killed run is started again until it ends, and everything it left is compared with the
+straight run, bit by bit.
 
 The processes are forked from one that has imported everything but started no backend:
 what is killed is real, only its imports are shared.
@@ -31,7 +32,15 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-_PHASES = ("start", "training", "checkpoint", "evaluation", "between", "report")
+_PHASES = (
+    "start",
+    "training",
+    "checkpoint",
+    "evaluation",
+    "between",
+    "report",
+    "caching",
+)
 _KILLS_A_RUN = 4
 
 
@@ -74,6 +83,7 @@ class Tally:
 
     kills: collections.Counter = dataclasses.field(default_factory=collections.Counter)
     runs: int = 0
+    aimed: int = 0
     lost: list[str] = dataclasses.field(default_factory=list)
     different: list[str] = dataclasses.field(default_factory=list)
 
@@ -82,7 +92,14 @@ def watch_phases(watched: Watched) -> None:
     """Wraps what a phase consists of; nothing else is changed."""
     from tflearn import experiment
     from tflearn.reports import stages
-    from tflearn.training import assessment, checkpoints, execution, export, loop
+    from tflearn.training import (
+        assessment,
+        checkpoints,
+        execution,
+        export,
+        features,
+        loop,
+    )
 
     places: list[tuple[Any, str, str]] = [
         (loop, "train", "training"),
@@ -92,6 +109,7 @@ def watch_phases(watched: Watched) -> None:
         (stages, "run_stage", "between"),
         (experiment, "run_stage", "between"),
         (export, "carry_head", "between"),
+        (features, "shortcut", "caching"),
         (export, "write_model", "report"),
         (experiment, "write_report", "report"),
     ]
@@ -128,6 +146,8 @@ def start(name: str, folder: pathlib.Path, watched: Watched) -> int:
         from benchmarks.fault_experiments import EXPERIMENTS
         from tflearn import experiment
 
+        # Of its own: what another run has computed must not spare it the work.
+        os.environ["TFLEARN_CACHE"] = f"{folder}.cache"
         watch_phases(watched)
         experiment.run(EXPERIMENTS[name](), output_dir=str(folder))
         code = 0
@@ -170,8 +190,9 @@ def strike(
     """Kills one run several times, lets it end, and compares."""
     tally.runs += 1
     for _ in range(_KILLS_A_RUN):
-        # The phase that was struck least so far is aimed at.
-        aimed = min(range(len(_PHASES)), key=lambda x: (tally.kills[_PHASES[x]], x))
+        # A process that is slow to die may be struck in the phase behind.
+        aimed = tally.aimed % len(_PHASES)
+        tally.aimed += 1
         child = start(name, folder, watched)
         if kill_in(child, watched, aimed, rng):
             tally.kills[_PHASES[watched.phase]] += 1
@@ -221,7 +242,6 @@ def main() -> None:
     import_keras_hub()
     rng, watched = random.Random(flags.seed), Watched()
     root = pathlib.Path(tempfile.mkdtemp(prefix="tflearn_faults_"))
-    os.environ["TFLEARN_CACHE"] = str(root / "cache")
     # What is compiled once need not be compiled by every child.
     os.environ["JAX_COMPILATION_CACHE_DIR"] = str(root / "compiled")
     os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
@@ -238,6 +258,7 @@ def main() -> None:
             strike(name, straight, folder, watched, tally, rng)
             if not tally.lost and not tally.different:
                 shutil.rmtree(folder)
+                shutil.rmtree(f"{folder}.cache")
         print(_row(name, tally), flush=True)
     kills = sum((tally.kills for tally in tallies.values()), collections.Counter())
     print("all:", ", ".join(f"{phase} {kills[phase]}" for phase in _PHASES))
