@@ -58,6 +58,23 @@ def test_equal_runs_are_equal_and_a_last_bit_is_a_difference(tmp_path) -> None:
     assert found("row") == ["DIFFERENT: 2 and 1 rows in tune/metrics.jsonl"]
 
 
+def test_inspect_tells_whole_checkpoints_from_damaged_ones(tmp_path, capsys) -> None:
+    write(tmp_path, 1.0, [])
+    (tmp_path / "config.gin").write_text("")
+    (tmp_path / "stages/tune/length.json").write_text('{"total_steps": 8}')
+    flags = ["--mode=inspect", f"--run_dir={tmp_path}"]
+    assert line.main(flags) == 0
+    shown = capsys.readouterr().out
+    assert shown.count(" whole ") == 2 and shown.count("4 of 8") == 2
+    assert "the run is not finished" in shown
+    for file in (tmp_path / "stages/tune/end/4/state").rglob("manifest.ocdbt"):
+        file.write_bytes(b"")
+    assert line.main(flags) == 1
+    shown = capsys.readouterr().out
+    assert "the checkpoint of step 4 is damaged" in " ".join(shown.split())
+    assert line.main(["--mode=inspect", f"--run_dir={tmp_path}/absent"]) == 2
+
+
 @pytest.mark.parametrize("steps", ["0", "-1", "many"])
 def test_the_number_of_steps_is_checked(steps: str, capsys) -> None:
     assert line.main(["--mode=resume_test", DIGITS, f"--steps={steps}"]) == 2

@@ -39,6 +39,7 @@ class Checkpoints:
         keep: How many of the newest are kept; None: all that are not deleted.
         keep_every: Those at multiples of so many steps stay, too.
         background: Whether training goes on while a checkpoint is written.
+        read_only: Whether nothing in the folder may change.
 
     Example:
 
@@ -58,6 +59,7 @@ class Checkpoints:
         keep: int | None = 2,
         keep_every: int | None = None,
         background: bool = False,
+        read_only: bool = False,
     ) -> None:
         """Opens the folder."""
         # Orbax imports JAX: only a run that trains pays for it.
@@ -72,6 +74,7 @@ class Checkpoints:
                 max_to_keep=keep,
                 keep_period=keep_every,
                 enable_async_checkpointing=background,
+                read_only=read_only,
             ),
             # Named, so that a new process can ask what a checkpoint holds.
             item_handlers={
@@ -186,7 +189,7 @@ class Checkpoints:
             try:
                 return self._restore(step, model, optimizer)
             except Damaged as error:
-                say(f"warning: {error}")
+                say(f"warning: {error}. The one before it is taken")
                 # Its step is trained again, and then saved again.
                 self.delete(step)
         raise RunError(
@@ -194,6 +197,30 @@ class Checkpoints:
             received=str(self._manager.directory),
             fix="delete the folder of the stage to train it from its start",
         )
+
+    def check(self, step: int) -> dict[str, tuple[tuple[int, ...], np.dtype]]:
+        """Reads a checkpoint without a model and compares it with its checksums.
+
+        Args:
+            step: Which one.
+
+        Returns:
+            Shape and type of every variable by path.
+
+        Raises:
+            Damaged: It cannot be read, or is not what was written.
+        """
+        arguments = self._ocp.args
+        try:
+            held, found = self._held(step), _digests(self.read(step))
+            saved = self._manager.restore(
+                step, args=arguments.Composite(record=arguments.JsonRestore())
+            )
+            self.metrics(step)
+        except Exception as error:
+            raise self._damaged(step, error) from error
+        self._check_digests(step, dict(saved["record"]).get(_DIGESTS, {}), found)
+        return held
 
     def metrics(self, step: int) -> list[np.ndarray]:
         """Returns what the metrics had added up, if it was inside an interval."""
@@ -238,18 +265,22 @@ class Checkpoints:
         except Exception as error:
             raise self._damaged(step, error) from error
         record = dict(saved["record"])
-        written, found = record.pop(_DIGESTS, {}), _digests(saved["state"])
+        written = record.pop(_DIGESTS, {})
+        self._check_digests(step, written, _digests(saved["state"]))
+        assign(variables, saved["state"])
+        return record
+
+    def _check_digests(
+        self, step: int, written: Mapping[str, str], found: Mapping[str, str]
+    ) -> None:
         changed = [x for x in found if written and found[x] != written.get(x)]
         if changed:
             raise self._damaged(step, f"{changed[0]} is not what was written")
-        assign(variables, saved["state"])
-        return record
 
     def _damaged(self, step: int, found: object) -> Damaged:
         return Damaged(
             f"the checkpoint of step {step} is damaged",
             received=f"{self._manager.directory / str(step)}: {_short(found)}",
-            fix="the one before it is taken",
         )
 
     def _refresh(self) -> None:

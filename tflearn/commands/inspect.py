@@ -1,0 +1,72 @@
+"""`--mode=inspect`: how far a run is, and whether its checkpoints are whole."""
+
+from __future__ import annotations
+
+import math
+import pathlib
+from collections.abc import Iterator
+
+from tflearn.commands.arguments import Arguments
+from tflearn.reports.tables import cell, plain_table
+from tflearn.support import files
+from tflearn.support.console import console, say
+from tflearn.support.errors import RunError
+from tflearn.support.units import bytes_text
+from tflearn.training import run_directory
+from tflearn.training.checkpoints import Checkpoints, Damaged
+
+# Those of a stage: on the way, the best, those of a soup, its end.
+_FOLDERS = ("checkpoints", "best", "soup", "end")
+
+
+def main(arguments: Arguments) -> int:
+    """Prints stages and checkpoints of a run; reads every array and changes nothing.
+
+    Args:
+        arguments: The flags.
+
+    Returns:
+        The exit code: 0, or 1 if a checkpoint is damaged.
+    """
+    folder = pathlib.Path(arguments.run_dir or "")
+    if not (folder / run_directory.CONFIG).is_file():
+        raise RunError("there is no run here", received=str(folder))
+    table = plain_table(f"checkpoints of {folder}")
+    for name in ("stage", "kept as", "state"):
+        table.add_column(name, no_wrap=name != "state")
+    for name in ("step", "variables", "size"):
+        table.add_column(name, justify="right", no_wrap=True)
+    damaged = 0
+    for stage in _stages(folder):
+        for kind in _FOLDERS:
+            for row in _rows(stage, kind):
+                damaged += row[2] != "whole"
+                table.add_row(*map(cell, row))
+    console.print(table)
+    finished = (folder / run_directory.REPORT).is_file()
+    say(f"the run is {'finished' if finished else 'not finished'}")
+    return int(damaged > 0)
+
+
+def _stages(folder: pathlib.Path) -> list[pathlib.Path]:
+    """Returns the folders of the stages, in the order in which they were begun."""
+    found = [x for x in (folder / "stages").glob("*") if (x / "length.json").is_file()]
+    return sorted(found, key=lambda x: (x / "length.json").stat().st_mtime_ns)
+
+
+def _rows(stage: pathlib.Path, kind: str) -> Iterator[tuple[str, ...]]:
+    if not (stage / kind).is_dir():
+        return
+    checkpoints = Checkpoints(stage / kind, keep=None, read_only=True)
+    total = files.read_json(stage / "length.json").get("total_steps")
+    for step in checkpoints.steps:
+        shown = (stage.name, kind)
+        at = f"{step} of {total}"
+        try:
+            held = checkpoints.check(step)
+        except Damaged as error:
+            yield (*shown, str(error), at, "", "")
+            continue
+        size = sum(math.prod(shape) * dtype.itemsize for shape, dtype in held.values())
+        yield (*shown, "whole", at, str(len(held)), bytes_text(size))
+    checkpoints.close()
