@@ -33,19 +33,20 @@ def main(arguments: Arguments) -> int:
         raise RunError("there is no run here", received=str(folder))
     table = plain_table(f"checkpoints of {folder}")
     for name in ("stage", "kept as", "state"):
-        table.add_column(name, no_wrap=name != "state")
+        table.add_column(name)
     for name in ("step", "variables", "size"):
         table.add_column(name, justify="right", no_wrap=True)
-    damaged = 0
+    damaged: list[Damaged] = []
     for stage in _stages(folder):
         for kind in _FOLDERS:
-            for row in _rows(stage, kind):
-                damaged += row[2] != "whole"
+            for row in _rows(stage, kind, damaged):
                 table.add_row(*map(cell, row))
     console.print(table)
+    for error in damaged:
+        say(str(error))
     finished = (folder / run_directory.REPORT).is_file()
     say(f"the run is {'finished' if finished else 'not finished'}")
-    return int(damaged > 0)
+    return int(bool(damaged))
 
 
 def _stages(folder: pathlib.Path) -> list[pathlib.Path]:
@@ -54,7 +55,10 @@ def _stages(folder: pathlib.Path) -> list[pathlib.Path]:
     return sorted(found, key=lambda x: (x / "length.json").stat().st_mtime_ns)
 
 
-def _rows(stage: pathlib.Path, kind: str) -> Iterator[tuple[str, ...]]:
+def _rows(
+    stage: pathlib.Path, kind: str, damaged: list[Damaged]
+) -> Iterator[tuple[str, ...]]:
+    """Gives a row for every checkpoint; adds what is wrong with those that are not."""
     if not (stage / kind).is_dir():
         return
     checkpoints = Checkpoints(stage / kind, keep=None, read_only=True)
@@ -65,7 +69,8 @@ def _rows(stage: pathlib.Path, kind: str) -> Iterator[tuple[str, ...]]:
         try:
             held = checkpoints.check(step)
         except Damaged as error:
-            yield (*shown, str(error), at, "", "")
+            damaged.append(error)
+            yield (*shown, "damaged", at, "", "")
             continue
         size = sum(math.prod(shape) * dtype.itemsize for shape, dtype in held.values())
         yield (*shown, "whole", at, str(len(held)), bytes_text(size))
