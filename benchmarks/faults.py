@@ -95,9 +95,9 @@ def watch_phases(watched: Watched) -> None:
     from tflearn.training import (
         assessment,
         checkpoints,
-        execution,
         export,
         features,
+        intervals,
         loop,
     )
 
@@ -105,7 +105,7 @@ def watch_phases(watched: Watched) -> None:
         (loop, "train", "training"),
         (checkpoints.Checkpoints, "save", "checkpoint"),
         (assessment, "measure", "evaluation"),
-        (execution, "measure", "evaluation"),
+        (intervals, "measure", "evaluation"),
         (stages, "run_stage", "between"),
         (experiment, "run_stage", "between"),
         (export, "carry_head", "between"),

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import json
-import math
 import pathlib
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -16,58 +14,27 @@ import numpy as np
 
 from tflearn import regimes
 from tflearn.distribution import processes
-from tflearn.distribution.arrays import to_host
-from tflearn.support import files
 from tflearn.support.console import say
-from tflearn.support.errors import RunError
 from tflearn.training import (
     averaging,
     budgets,
     course,
     faults,
     features,
-    interruption,
     loop,
     placement,
 )
-from tflearn.training.assessment import assess, measure
 from tflearn.training.checkpoints import Checkpoints
+from tflearn.training.intervals import (
+    Observer,
+    Run,
+    State,
+    rewrite_log,
+    scores,
+    validate,
+)
 from tflearn.training.layer_rates import innermost, lines
 from tflearn.training.stage import Prepared
-
-
-@dataclasses.dataclass(kw_only=True)
-class State:
-    """What a stage remembers between intervals; saved with every checkpoint.
-
-    Args:
-        step: Steps trained.
-        inside: How many of them belong to an interval that has not ended.
-        total_steps: Where the stage ends.
-        interval: Steps between validations.
-        history: One dict an interval.
-        best: Best headline metric on the validation split.
-        best_step: Where it was reached.
-        waited: Validations since then.
-        seconds: Wall-clock time spent training.
-        stopped: Why it ended early, or an empty string.
-        rollbacks: How often the stage went back after a fault.
-        digests: Fingerprints of what is frozen in this phase, from its beginning;
-            empty in the first phase, where the stage's beginning tells.
-    """
-
-    step: int = 0
-    inside: int = 0
-    total_steps: int = 0
-    interval: int = 0
-    history: list[dict[str, float]] = dataclasses.field(default_factory=list)
-    best: float | None = None
-    best_step: int = 0
-    waited: int = 0
-    seconds: float = 0.0
-    stopped: str = ""
-    rollbacks: int = 0
-    digests: dict[str, str] = dataclasses.field(default_factory=dict)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -87,143 +54,6 @@ class Outcome:
     seconds: dict[str, float]
     notes: tuple[str, ...] = ()
     cache: Mapping[str, Any] = dataclasses.field(default_factory=dict)
-
-
-Observer = Callable[[State], None]
-
-
-@dataclasses.dataclass(kw_only=True)
-class _Run:
-    """What the intervals of a stage share."""
-
-    prepared: Prepared
-    # The same, or what stands in for it while it trains.
-    trained: Prepared
-    folder: pathlib.Path
-    state: State
-    checkpoints: Checkpoints
-    best: Checkpoints | None
-    kept: Checkpoints | None
-    average: averaging.Average | None
-    observers: Sequence[Observer]
-    # What the metrics of an unfinished interval had added up.
-    metrics: Sequence[np.ndarray]
-    # When the clock of `state.seconds` showed nothing.
-    began: float
-    # What is wrong with the newest interval.
-    fault: str = ""
-
-    def _probe(self) -> dict[str, float]:
-        probe, number = self.prepared.probe, len(self.state.history) + 1
-        if probe is None or number % probe.probe.every:
-            return {}
-        return probe.measure()
-
-    def on_interval(self, step: int, logs: loop.Logs) -> bool:
-        prepared, state = self.prepared, self.state
-        model = prepared.network.model
-        state.step, state.inside = step, 0
-        state.seconds = time.perf_counter() - self.began
-        row = {"step": step, **{k: float(v) for k, v in logs.items()}}
-        row |= _validate(self.trained) | self._probe()
-        # What is decided below hangs on these numbers and on the clock.
-        row, state.seconds = processes.agree([row, state.seconds])
-        state.history.append(row)
-        if self._is_faulty():
-            return True
-        stop = _judge(prepared, state, self.best)
-        if self.average is not None and self.kept is not None:
-            _keep(prepared, state, self.kept, self.average.candidates)
-        if processes.is_chief():
-            _append(self.folder / "metrics.jsonl", state.history[-1])
-        self.checkpoints.save(
-            step, model, optimizer=model.optimizer, record=dataclasses.asdict(state)
-        )
-        for observe in self.observers if processes.is_chief() else ():
-            observe(state)
-        interruption.check(self._saved())
-        return stop
-
-    def _is_faulty(self) -> bool:
-        """Judges the newest interval; what is wrong ends this call of `fit`."""
-        declared, model = self.prepared.stage.faults, self.prepared.network.model
-        left_out = faults.skipped(model.optimizer, declared)
-        if left_out > declared.most:
-            raise RunError(
-                "too many steps had gradients that are no numbers",
-                received=f"{left_out} steps left out",
-                expected=f"at most {declared.most}: faults.Faults.most",
-            )
-        self.fault = faults.find(self.state.history, declared)
-        return bool(self.fault)
-
-    def recover(self) -> None:
-        """Goes back to the last checkpoint after a fault, or stops the run.
-
-        Raises:
-            RunError: The policy is to stop, or it went back too often.
-        """
-        state, stage = self.state, self.prepared.stage
-        fault, end, times = self.fault, state.step, state.rollbacks
-        declared, self.fault = stage.faults, ""
-        if declared.policy == "stop" or times == declared.most:
-            raise self._stopped(fault)
-        self._restore()
-        state.rollbacks = times + 1
-        rate = declared.slower**state.rollbacks
-        faults.slow_down(self.prepared.network.model.optimizer, rate)
-        say(
-            f"warning: {fault} at step {end}; back to step {state.step}, the learning "
-            f"rate is {rate:.4g} of the declared one from there on"
-        )
-
-    def _restore(self) -> None:
-        model, saved = self.prepared.network.model, self.checkpoints
-        vars(self.state).update(saved.restore(model, optimizer=model.optimizer))
-        self.metrics = saved.metrics(self.state.step) if self.state.inside else ()
-
-    def _stopped(self, fault: str) -> RunError:
-        """Finds the step of a fault, and its rows, for the error that ends the run."""
-        end, found = self.state.step, {}
-        # A checkpoint may be of an earlier phase, which this optimizer does not fit.
-        if not self.prepared.stage.phases and processes.count() == 1:
-            self._restore()
-            found = faults.locate(self.prepared, start=self.state.step, end=end)
-        told = {"fault": fault, "by": end, **found}
-        path = self.folder / "fault.json"
-        if processes.is_chief():
-            files.write_json(path, told)
-        where = f"step {found['step']}" if found else f"by step {end}"
-        rows = f", rows {', '.join(found['rows'][:4])} ..." if found else ""
-        return RunError(
-            f"numbers went wrong in stage '{self.prepared.stage.name}'",
-            received=f"{fault}; {where}{rows}",
-            expected="a finite loss",
-            fix=f"look at {path}; a lower learning rate, clipping, or "
-            "faults.Faults.policy = 'rollback' or 'skip'",
-        )
-
-    def on_inside(self, step: int, inside: int, ends: bool) -> None:
-        """Saves in the middle of an interval, its unfinished metrics too."""
-        model, state = self.prepared.network.model, self.state
-        sums = self.trained.network.model.metrics_variables
-        if not ends and not all(np.isfinite(to_host(x.value)).all() for x in sums):
-            # Numbers went wrong: nothing to go back to. The interval's end will tell.
-            return
-        state.step, state.inside = step, inside
-        state.seconds = time.perf_counter() - self.began
-        self.checkpoints.save(
-            step,
-            model,
-            optimizer=model.optimizer,
-            record=dataclasses.asdict(state),
-            metrics=self.trained.network.model.metrics_variables,
-        )
-        if ends:
-            raise interruption.Stopped(self._saved())
-
-    def _saved(self) -> str:
-        return f"step {self.state.step} of stage '{self.prepared.stage.name}' is saved"
 
 
 def execute(
@@ -279,7 +109,7 @@ def execute(
             say(line)
         state = _restore(prepared, saved, length)
         short = features.shortcut(prepared, folder, total_steps=length["total_steps"])
-        run = _Run(
+        run = Run(
             prepared=prepared,
             trained=short.prepared if short else prepared,
             folder=folder,
@@ -301,7 +131,7 @@ def execute(
                 record=dataclasses.asdict(state),
             )
         if processes.is_chief():
-            _rewrite_log(folder / "metrics.jsonl", state)
+            rewrite_log(folder / "metrics.jsonl", state)
         _train(run, legs[first:], hold, state.digests or digests, callbacks)
         notes = list(rates)
         notes += [course.describe(leg) for leg in legs] if len(legs) > 1 else []
@@ -318,7 +148,7 @@ def execute(
 
 
 def _train(
-    run: _Run,
+    run: Run,
     legs: Sequence[course.Leg],
     hold: course.Hold | None,
     digests: Mapping[str, str],
@@ -344,7 +174,7 @@ def _train(
 
 
 def _train_leg(
-    run: _Run,
+    run: Run,
     leg: course.Leg,
     callbacks: Callable[[State], Sequence[keras.callbacks.Callback]],
 ) -> None:
@@ -369,7 +199,7 @@ def _train_leg(
     )
 
 
-def _finish(run: _Run, start: Mapping[str, np.ndarray]) -> list[str]:
+def _finish(run: Run, start: Mapping[str, np.ndarray]) -> list[str]:
     """Brings the best weights back and averages, as declared; says what it did."""
     model, state = run.prepared.network.model, run.state
     said = []
@@ -383,7 +213,7 @@ def _finish(run: _Run, start: Mapping[str, np.ndarray]) -> list[str]:
     return said[-1:] if run.average is not None else []
 
 
-def _faults_met(run: _Run) -> list[str]:
+def _faults_met(run: Run) -> list[str]:
     """Says what went wrong in a stage and did not end it."""
     state, declared = run.state, run.prepared.stage.faults
     left_out = faults.skipped(run.prepared.network.model.optimizer, declared)
@@ -398,44 +228,23 @@ def _faults_met(run: _Run) -> list[str]:
     return said
 
 
-def _ended(run: _Run, start: Mapping[str, np.ndarray]) -> averaging.Ended:
+def _ended(run: Run, start: Mapping[str, np.ndarray]) -> averaging.Ended:
     prepared, kept = run.prepared, run.kept
-    sign, scores = prepared.sign, _scores(prepared, run.state)
+    sign, headlines = prepared.sign, scores(prepared, run.state)
     return averaging.Ended(
         model=prepared.network.model,
         start=start,
         batches=prepared.batches,
-        score=(lambda: sign * _validate(run.trained)[f"val_{prepared.headline}"])
+        score=(lambda: sign * validate(run.trained)[f"val_{prepared.headline}"])
         if "validation" in prepared.examples
         else None,
         headline=prepared.headline,
         sign=sign,
-        candidates={step: scores[step] for step in (kept.steps if kept else ())},
+        candidates={step: headlines[step] for step in (kept.steps if kept else ())},
         load=lambda step: (
             course.named(prepared.network.model, kept.read(step)) if kept else {}
         ),
     )
-
-
-def _scores(prepared: Prepared, state: State) -> dict[int, float]:
-    """Returns the headline of every interval by step, higher is better."""
-    sign, name = prepared.sign, f"val_{prepared.headline}"
-    return {
-        int(row["step"]): sign * row[name]
-        for row in state.history
-        if math.isfinite(row.get(name, math.nan))
-    }
-
-
-def _keep(prepared: Prepared, state: State, kept: Checkpoints, count: int) -> None:
-    """Keeps the weights of the best intervals, the earlier of equally good ones."""
-    scores = _scores(prepared, state)
-    if state.step in scores:
-        kept.save(state.step, prepared.network.model)
-    # A process that was killed may have kept steps that are trained again.
-    known = [step for step in kept.steps if step in scores]
-    for step in sorted(known, key=lambda x: (-scores[x], x))[count:]:
-        kept.delete(step)
 
 
 def _settled_length(prepared: Prepared, folder: pathlib.Path) -> dict[str, int]:
@@ -485,54 +294,6 @@ def _length(prepared: Prepared) -> dict[str, int]:
     }
 
 
-def _validate(prepared: Prepared) -> dict[str, float]:
-    if "validation" not in prepared.examples:
-        return {}
-    values = measure(prepared, "validation")
-    evaluation = assess(prepared, "validation", bootstrap=0, values=values)
-    return {
-        f"val_{name}": estimate.value
-        for name, estimate in evaluation.metrics.items()
-        if estimate.value is not None
-    }
-
-
-def _judge(prepared: Prepared, state: State, best: Checkpoints | None) -> bool:
-    """Updates the best validation; returns whether patience has run out."""
-    headline = prepared.headline
-    value = state.history[-1].get(f"val_{headline}")
-    if value is None:
-        return False
-    state.waited += 1
-    sign = prepared.sign
-    # A number compares with no NaN, and nothing is better than one.
-    if math.isfinite(value) and (
-        state.best is None or sign * value > sign * state.best
-    ):
-        state.best, state.best_step, state.waited = value, state.step, 0
-        if best is not None:
-            best.save(state.step, prepared.network.model)
-    patience = prepared.stage.patience
-    if patience is None or state.waited < patience:
-        return False
-    state.stopped = f"no better val_{headline} in {patience} validations"
-    return True
-
-
 def _seconds_left(prepared: Prepared, state: State) -> float | None:
     limit = budgets.parse(prepared.stage.budget).seconds
     return None if limit is None else max(0.0, limit - state.seconds)
-
-
-def _rewrite_log(path: pathlib.Path, state: State) -> None:
-    """Brings the log to the state: rows behind the checkpoint are trained again."""
-    files.write_text(path, "".join(_line(row) for row in state.history))
-
-
-def _append(path: pathlib.Path, row: dict[str, Any]) -> None:
-    with path.open("a", encoding="utf-8") as file:
-        file.write(_line(row))
-
-
-def _line(row: dict[str, Any]) -> str:
-    return json.dumps(row) + "\n"
