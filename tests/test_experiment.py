@@ -72,6 +72,9 @@ def without_times(report) -> dict:
         found.pop(key)
     for stage in found["stages"]:
         stage.pop("seconds")
+        # Where features came from, and how long they took.
+        stage.pop("cache")
+        stage["notes"] = [x for x in stage["notes"] if not x.startswith("cached:")]
     return found
 
 
