@@ -31,7 +31,7 @@ from tflearn.training import (
     phases,
 )
 from tflearn.training.checkpoints import Checkpoints
-from tflearn.training.feature_files import FeatureExamples
+from tflearn.training.feature_batches import FeatureExamples, passes
 from tflearn.training.stage import Prepared
 
 
@@ -468,7 +468,7 @@ def test_what_half_precision_cannot_hold_is_an_error(computed) -> None:
 
 def test_the_pass_hardly_pads_and_takes_everything_once(computed) -> None:
     examples = computed[0].examples["train"]
-    found = list(feature_files.passes(examples, 4))
+    found = list(passes(examples, 4))
     assert sorted(np.concatenate([x for x, _ in found])) == list(range(45))
     lengths = [length for _, length in found]
     assert lengths == sorted(lengths) and max(lengths) <= examples.padded_lengths[-1]

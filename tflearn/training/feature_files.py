@@ -1,4 +1,4 @@
-"""Features of a split: computed once, kept in memory or in mapped files, batched.
+"""Features of a split: computed once, kept in memory or in mapped files.
 
 A folder of features is named by a fingerprint of all that they depend on. It is written
 under another name until it is complete; a process that was killed on the way goes on
@@ -8,9 +8,9 @@ behind the last batches that are known to be on disk.
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import fcntl
 import hashlib
+import os
 import pathlib
 import shutil
 import time
@@ -22,207 +22,21 @@ import rich.progress
 
 from tflearn.backbones.cut import Part
 from tflearn.data.examples import Examples
-from tflearn.data.spec import Batch, TensorSpec
 from tflearn.support import cache, files
 from tflearn.support.console import console, say
 from tflearn.support.errors import RunError
+from tflearn.training.feature_batches import (
+    Arrays,
+    Field,
+    as_dtype,
+    offsets,
+    passes,
+    tokens,
+)
 
 _DONE, _META = "done.json", "features.json"
 #: Seconds of work that a process that is killed may lose.
 _FLUSH_SECONDS = 20.0
-
-Arrays = Mapping[str, np.ndarray]
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Field:
-    """One array of features.
-
-    Args:
-        name: Its name among the outputs of the prefix.
-        shape: Shape of an example's part; of a token's, if `by_token`.
-        dtype: Type that the prefix gives.
-        stored: Type that it is kept in.
-        by_token: Whether it has a row for each token of each text, padding left out.
-    """
-
-    name: str
-    shape: tuple[int, ...]
-    dtype: str
-    stored: str
-    by_token: bool
-
-    def rows(self, examples: Examples) -> int:
-        """Returns how many rows the features of some examples have."""
-        if not self.by_token or examples.lengths is None:
-            return len(examples)
-        return int(np.sum(examples.lengths))
-
-    def num_bytes(self, examples: Examples) -> int:
-        """Returns how much the features of some examples take."""
-        size = as_dtype(self.stored).itemsize * int(np.prod(self.shape))
-        return size * self.rows(examples)
-
-
-def as_dtype(name: str) -> np.dtype:
-    """Returns a NumPy type by name, `bfloat16` included."""
-    if name == "bfloat16":
-        import ml_dtypes
-
-        return np.dtype(ml_dtypes.bfloat16)
-    return np.dtype(name)
-
-
-class FeatureExamples(Examples):
-    """Features in place of the examples that they were computed of.
-
-    Args:
-        examples: The examples.
-        fields: What the arrays are.
-        arrays: The features by name.
-        names: Names of the model's inputs in order.
-        takes: Which of them the suffix needs itself.
-        mapped: Whether the arrays are files.
-    """
-
-    def __init__(
-        self,
-        examples: Examples,
-        fields: Sequence[Field],
-        arrays: Arrays,
-        *,
-        names: Sequence[str],
-        takes: Sequence[str],
-        mapped: bool,
-    ) -> None:
-        self._examples = examples
-        self._fields = tuple(fields)
-        self._arrays = arrays
-        self._names = tuple(names)
-        self._takes = tuple(takes)
-        self.kind = examples.kind
-        # Reading a file waits; threads wait together.
-        self.lazy = mapped
-        self._offsets = np.zeros(1, np.int64)
-        varies = any(field.by_token for field in fields) or bool(takes)
-        if varies and examples.lengths is not None:
-            self.lengths = examples.lengths
-            self.padded_lengths = examples.padded_lengths
-            self._offsets = offsets(examples)
-        one = self.batch(np.zeros(1, np.int64))
-        self.inputs = {
-            name: TensorSpec(
-                shape=self._open(name, array.shape[1:]), dtype=str(array.dtype)
-            )
-            for name, array in one.items()
-        }
-
-    def __len__(self) -> int:
-        return len(self._examples)
-
-    def batch(
-        self, indices: np.ndarray, *, length: int | None = None
-    ) -> dict[str, np.ndarray]:
-        """Returns what the suffix takes for some examples.
-
-        Args:
-            indices: Which examples, `(batch,)`.
-            length: Length to pad to; None: the smallest that holds all of them.
-
-        Returns:
-            Arrays `(batch, ...)` by name; features of padding are zero.
-        """
-        indices = np.asarray(indices)
-        if length is None and self.lengths is not None:
-            longest = int(np.max(self.lengths[indices]))
-            length = next(fit for fit in self.padded_lengths if fit >= longest)
-        found = {x.name: self._feature(x, indices, length) for x in self._fields}
-        if self._takes:
-            raw = by_name(self._examples.batch(indices, length=length), self._names)
-            found |= {name: raw[name] for name in self._takes}
-        return found
-
-    def _feature(
-        self, field: Field, indices: np.ndarray, length: int | None
-    ) -> np.ndarray:
-        stored, dtype = self._arrays[field.name], as_dtype(field.dtype)
-        if not field.by_token or self.lengths is None or length is None:
-            return np.asarray(stored[indices]).astype(dtype, copy=False)
-        place, source = tokens(self.lengths, self._offsets, indices, length)
-        result = np.zeros((*place.shape, *field.shape), dtype)
-        result[place] = stored[source]
-        return result
-
-    def _open(self, name: str, shape: tuple[int, ...]) -> tuple[int | None, ...]:
-        fixed = {field.name for field in self._fields if not field.by_token}
-        if self.lengths is None or name in fixed:
-            return shape
-        return (None, *shape[1:])
-
-
-def by_name(batch: Batch, names: Sequence[str]) -> dict[str, np.ndarray]:
-    """Returns a batch by the names of the model's inputs."""
-    return batch if isinstance(batch, dict) else {names[0]: batch}
-
-
-def offsets(examples: Examples) -> np.ndarray:
-    """Returns the first row of each text, `(n,)`, where each token has one."""
-    if examples.lengths is None:
-        return np.zeros(1, np.int64)
-    return np.concatenate([[0], np.cumsum(examples.lengths)[:-1]]).astype(np.int64)
-
-
-def tokens(
-    lengths: np.ndarray, starts: np.ndarray, indices: np.ndarray, length: int
-) -> tuple[np.ndarray, np.ndarray]:
-    """Returns where the tokens of texts lie, in a batch and among all rows.
-
-    Args:
-        lengths: Tokens of each text, `(n,)`.
-        starts: First row of each text, `(n,)`.
-        indices: The texts of the batch, `(batch,)`.
-        length: Length of the batch.
-
-    Returns:
-        bool `(batch, length)`, and the rows `(tokens of the batch,)`.
-
-    Example:
-
-    >>> place, rows = tokens(np.array([2, 1]), np.array([0, 2]), np.array([1, 0]), 3)
-    >>> place.tolist(), rows.tolist()
-    ([[True, False, False], [True, True, False]], [2, 0, 1])
-    """
-    positions = np.arange(length)[None, :]
-    place = positions < lengths[indices][:, None]
-    return place, (starts[indices][:, None] + positions)[place]
-
-
-def passes(
-    examples: Examples, batch_size: int
-) -> Iterator[tuple[np.ndarray, int | None]]:
-    """Gives every example once, texts sorted by length and hardly padded.
-
-    Args:
-        examples: The examples.
-        batch_size: Examples a batch; the last one may have fewer.
-
-    Yields:
-        Indices `(batch,)` and the length to pad to, None where there is none. There
-        are few lengths, since each is compiled: steps of 8, from 64 on of a quarter.
-    """
-    lengths = examples.lengths
-    order = np.arange(len(examples))
-    if lengths is not None:
-        order = np.argsort(lengths, kind="stable")
-    for start in range(0, len(order), batch_size):
-        indices = order[start : start + batch_size]
-        if lengths is None:
-            yield indices, None
-            continue
-        longest, size = int(np.max(lengths[indices])), 8
-        while size < longest:
-            size += max(8, size // 32 * 8)
-        yield indices, min(size, examples.padded_lengths[-1])
 
 
 def compute(
@@ -320,8 +134,7 @@ def kept(
         Arrays mapped from files, and whether they were there.
 
     Raises:
-        OSError: The files cannot be written.
-        BlockingIOError: Another process is making the same features.
+        OSError: The files cannot be written, or another process is writing them.
     """
     folder = root() / key
     if folder.is_dir():
@@ -337,8 +150,9 @@ def kept(
     part = root() / f".unfinished.{key}"
     part.mkdir(parents=True, exist_ok=True)
     with _locked(part):
-        _make(prefix, examples, fields, part, batch_size, description)
-        part.rename(folder)
+        if not folder.is_dir():
+            _make(prefix, examples, fields, part, batch_size, description)
+            part.rename(folder)
     return _map(folder, fields, examples, "r"), False
 
 
@@ -385,7 +199,9 @@ def _make(
     first = int(files.read_json(done)["batches"]) if done.exists() else 0
     if first:
         say(f"{description}: goes on behind batch {first}")
-    arrays = _map(part, fields, examples, "r+" if first else "w+")
+    if not first:
+        _allocate(part, fields, examples)
+    arrays = _map(part, fields, examples, "r+")
     written = time.monotonic()
 
     def on_batch(count: int) -> None:
@@ -410,6 +226,17 @@ def _make(
     done.unlink(missing_ok=True)
     names = [f"{field.name}.bin" for field in fields]
     files.write_json(part / _META, {name: _digest(part / name) for name in names})
+
+
+def _allocate(part: pathlib.Path, fields: Sequence[Field], examples: Examples) -> None:
+    """Takes the room on disk: a mapped file that finds none ends the process."""
+    try:
+        for field in fields:
+            with (part / f"{field.name}.bin").open("wb") as file:
+                os.posix_fallocate(file.fileno(), 0, field.num_bytes(examples))
+    except OSError:
+        shutil.rmtree(part, ignore_errors=True)
+        raise
 
 
 def _map(
@@ -447,5 +274,8 @@ def _digest(path: pathlib.Path) -> str:
 def _locked(folder: pathlib.Path) -> Iterator[None]:
     with (folder / ".lock").open("w") as lock:
         # The system lets go of the lock when the process ends, however it ends.
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise OSError(f"another process is writing {folder}") from None
         yield

@@ -16,7 +16,7 @@ from tflearn.backbones.cut import Call, Part
 from tflearn.data.examples import Examples, ImageExamples
 from tflearn.regimes.adapters import attached
 from tflearn.support import environment
-from tflearn.training.feature_files import Field, passes
+from tflearn.training.feature_batches import Field, passes
 
 #: Another one when the files are written in another way.
 _FORMAT = "1"

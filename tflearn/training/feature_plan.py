@@ -18,7 +18,7 @@ from tflearn.regimes.trainability import layer_paths
 from tflearn.support.errors import BackboneError, ConfigError
 from tflearn.support.units import bytes_text
 from tflearn.training import feature_files
-from tflearn.training.feature_files import Field
+from tflearn.training.feature_batches import Field
 from tflearn.training.stage import Prepared
 
 #: Splits that are gone through more than once.

@@ -26,7 +26,7 @@ from tflearn.support.console import say
 from tflearn.support.errors import RunError
 from tflearn.support.units import count_text, duration_text
 from tflearn.training import feature_files, feature_keys, feature_plan
-from tflearn.training.feature_files import FeatureExamples, Field
+from tflearn.training.feature_batches import FeatureExamples, Field, passes
 from tflearn.training.feature_plan import SPLITS, Plan, plan, shape_text, stored
 from tflearn.training.stage import Prepared
 
@@ -205,7 +205,7 @@ def _first(
 ) -> tuple[tuple[Field, ...], dict[str, np.ndarray]]:
     """Runs the prefix on its first batch: says what features there are, masks too."""
     size = min(prepared.stage.eval_batch_size, len(examples))
-    indices, length = next(iter(feature_files.passes(examples, size)))
+    indices, length = next(iter(passes(examples, size)))
     given = planned.prefix.predict_on_batch(examples.batch(indices, length=length))
     known = {field.name: field for field in planned.fields}
     fields = []
@@ -279,7 +279,7 @@ def _agree(
 ) -> bool:
     """Tells whether kept features of the first batch are what the prefix gives now."""
     size = min(size, len(examples))
-    indices, length = next(iter(feature_files.passes(examples, size)))
+    indices, length = next(iter(passes(examples, size)))
     held = FeatureExamples(examples, fields, arrays, names=(), takes=(), mapped=False)
     found = held.batch(indices, length=length)
     for field in fields:
