@@ -12,7 +12,9 @@ import io
 import json
 import os
 import pathlib
+import re
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -344,6 +346,29 @@ def test_a_killed_process_ends_the_other_with_a_message(tmp_path, killed) -> Non
     else:
         assert left.returncode == -6, said[-4000:]
         assert "another task died" in said
+
+
+@on_jax
+@pytest.mark.slow
+def test_a_process_that_is_asked_to_end_ends_all_at_one_step(tmp_path) -> None:
+    folder = tmp_path / "run"
+    endless = "tune/experiment.Stage.budget = '1000000 steps'"
+    started = start(2, [flags(folder, "DIGITS", "data", [endless])])
+    rows = folder / "stages/tune/metrics.jsonl"
+    with contextlib.ExitStack() as opened:
+        for process in started:
+            opened.enter_context(process)
+            opened.callback(process.kill)
+        while not rows.exists() or len(rows.read_text().splitlines()) < 3:
+            assert all(process.poll() is None for process in started)
+            time.sleep(0.1)
+        # The machine of the second one is about to be taken away.
+        started[1].send_signal(signal.SIGTERM)
+        said = [process.communicate(timeout=300)[0] for process in started]
+    assert [process.returncode for process in started] == [143, 143], said
+    steps = [re.findall(r"step (\d+) of stage 'tune' is saved", text) for text in said]
+    assert steps[0] == steps[1] != []
+    assert (folder / "stages/tune/checkpoints" / steps[0][0]).is_dir()
 
 
 # What processes tell each other, without any.

@@ -98,13 +98,17 @@ def asked(step: int) -> bool:
     Returns:
         The same in all processes.
     """
+    global _asked
     if processes.count() == 1:
         return _asked is not None
     if keras.backend.backend() != "jax":
         return False
     from jax.experimental import multihost_utils
 
-    return multihost_utils.reached_preemption_sync_point(step)
+    if multihost_utils.reached_preemption_sync_point(step):
+        # It says so once; the step may be the last of its interval.
+        _asked = signal.SIGTERM
+    return _asked == signal.SIGTERM
 
 
 def check(where: str) -> None:
