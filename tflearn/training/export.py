@@ -17,6 +17,7 @@ from tflearn.regimes import adapters
 from tflearn.support import files
 from tflearn.support.console import say
 from tflearn.support.patterns import matches
+from tflearn.support.safety.tensors import load_safetensors
 from tflearn.training.stage import Prepared
 
 MODEL_FILE = "model.keras"
@@ -125,9 +126,7 @@ def load_objective(prepared: Prepared, folder: pathlib.Path) -> list[str]:
     """
     if not (folder / OBJECTIVE_FILE).is_file():
         return []
-    import safetensors.numpy
-
-    return _carry(safetensors.numpy.load_file(folder / OBJECTIVE_FILE), prepared)
+    return _carry(load_safetensors(folder / OBJECTIVE_FILE), prepared)
 
 
 def _save(model: keras.Model, folder: pathlib.Path) -> None:
