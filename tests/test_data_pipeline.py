@@ -363,13 +363,13 @@ def test_keras_trains_on_a_stream_and_makes_each_batch_once(
 ) -> None:
     _, batches, _ = _prepare(_iris(balance=balance), Numbers())
     made: list[int] = []
-    original = type(batches).__getitem__
+    original = type(batches).part
 
-    def counted(self: Any, step: int) -> Any:
+    def counted(self: Any, step: int, share: Any) -> Any:
         made.append(step)
-        return original(self, step)
+        return original(self, step, share)
 
-    monkeypatch.setattr(type(batches), "__getitem__", counted)
+    monkeypatch.setattr(type(batches), "part", counted)
     model = _model(4)
     stream = pipeline.stream(batches, start_step=5, num_steps=12)
     history = model.fit(stream, steps_per_epoch=4, epochs=3, verbose=0)

@@ -15,10 +15,12 @@ import sys
 from collections.abc import Iterator
 from typing import Any
 
+import keras
 import numpy as np
 import pytest
 
 from tflearn import config
+from tflearn.backbones import libraries
 from tflearn.reports import html as pages
 from tflearn.reports.report import Report, StageReport
 from tflearn.support import errors, secrets
@@ -495,3 +497,22 @@ def test_figures_show_hostile_strings_as_text(tmp_path: pathlib.Path) -> None:
         page.feed(figure.read_text(encoding="utf-8"))
         assert not page.tags & {"script", "iframe", "foreignobject", "img"}
         assert not [name for name, _ in page.attributes if name.startswith("on")]
+
+
+def test_a_model_that_was_only_measured_leaves_nothing_behind() -> None:
+    def build() -> keras.Model:
+        inputs = keras.Input((4,))
+        x = keras.layers.Dropout(0.5)(inputs)
+        return keras.Model(inputs, keras.layers.Dense(3)(x))
+
+    kept = []
+
+    def measured() -> keras.Model:
+        kept.append(build())
+        return kept[-1]
+
+    libraries.check_size(measured, 15, "tiny")
+    # Keras gives values to whatever it remembers when it leaves a scope.
+    with keras.StatelessScope():
+        pass
+    assert all(variable._value is None for variable in kept[0].variables)

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import os
 import pathlib
 import sys
 import types
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import keras
@@ -89,7 +90,7 @@ def check_size(build: Callable[[], Any], stored: int, name: str) -> None:
     Raises:
         FileError: The model has many more weights than there are values.
     """
-    with keras.StatelessScope(initialize_variables=False):
+    with shapes_only():
         declared = build().count_params()
     if declared > _SPARE_VALUES + _PACKED * stored:
         raise FileError(
@@ -97,6 +98,31 @@ def check_size(build: Callable[[], Any], stored: int, name: str) -> None:
             received=f"{name}: {declared:,} declared, {stored:,} stored",
             fix="the file is damaged, or made to exhaust memory",
         )
+
+
+@contextlib.contextmanager
+def shapes_only() -> Iterator[None]:
+    """Lets Keras make variables that have shapes and never get values.
+
+    Example:
+
+    >>> with shapes_only():
+    ...     large = keras.layers.Embedding(10**9, 10**3)
+    ...     large.build(None)
+    >>> large.count_params()
+    1000000000000
+    """
+    from keras.src.backend.common import global_state
+
+    # Keras remembers them, and would give all of them values, whatever their size, when
+    # it leaves its next scope.
+    name = "uninitialized_variables"
+    before = list(global_state.get_global_attribute(name, []))
+    try:
+        with keras.StatelessScope(initialize_variables=False):
+            yield
+    finally:
+        global_state.set_global_attribute(name, before)
 
 
 def _from_config(config: Any) -> Any:

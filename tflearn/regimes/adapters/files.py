@@ -13,6 +13,7 @@ import keras
 import numpy as np
 
 from tflearn.backbones import graph
+from tflearn.backbones.libraries import shapes_only
 from tflearn.regimes.adapters.attach import attach, attached
 from tflearn.regimes.adapters.kinds import make
 from tflearn.regimes.adapters.merging import forget_traces
@@ -178,7 +179,7 @@ def _expected(
                 received=f"{path} ({type(hosts[path]).__name__})",
             )
         # Shapes alone: a file may ask for an adapter of any rank.
-        with keras.StatelessScope(initialize_variables=False):
+        with shapes_only():
             adapter.build_for(hosts[path])
         for key, variable in graph.weights_by_path(adapter).items():
             shapes[f"{path}/{key}"] = tuple(variable.shape)
