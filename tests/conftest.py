@@ -62,6 +62,7 @@ if os.environ["KERAS_BACKEND"] == "tensorflow":
         "test_reports_plots.py",
         "test_reports_tables.py",
         "test_reports_trackers.py",
+        "test_safe_loading.py",
         "test_support.py",
         "test_topology.py",
         "test_trained_tokenizers.py",
