@@ -511,7 +511,12 @@ def test_a_model_that_was_only_measured_leaves_nothing_behind() -> None:
         kept.append(build())
         return kept[-1]
 
+    keras.backend.clear_session()
     libraries.check_size(measured, 15, "tiny")
+    with libraries.shapes_only():
+        keras.random.uniform(())
+    # The generator of Keras itself still has its value.
+    assert 0 <= float(keras.random.uniform(())) < 1
     # Keras gives values to whatever it remembers when it leaves a scope.
     with keras.StatelessScope():
         pass

@@ -113,7 +113,10 @@ def shapes_only() -> Iterator[None]:
     1000000000000
     """
     from keras.src.backend.common import global_state
+    from keras.src.random.seed_generator import global_seed_generator
 
+    # Keras makes its own generator at the first use, which must not be inside.
+    global_seed_generator()
     # Keras remembers them, and would give all of them values, whatever their size, when
     # it leaves its next scope.
     name = "uninitialized_variables"
