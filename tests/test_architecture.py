@@ -104,11 +104,13 @@ def test_only_config_imports_gin() -> None:
 
 def test_nothing_imports_private_parts_of_keras() -> None:
     private = ("keras.src", "keras_hub.src", "keras_nlp.src")
-    assert not [
+    users = {
         name_of(path)
         for path in MODULES
         if any(name.startswith(private) for name in imported(path))
-    ]
+    }
+    # Keras remembers every variable without a value, and has no public way to forget.
+    assert users == {"tflearn.backbones.libraries"}
 
 
 @pytest.mark.parametrize(
