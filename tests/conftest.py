@@ -31,6 +31,7 @@ SHARED_DATA = pathlib.Path(__file__).parents[1].parent / "shared" / "data"
 collect_ignore_glob = ["golden/*.py"]
 # Programs that tests start: importing them to look for doctests sets their devices.
 collect_ignore = [
+    "cached_cases.py",
     "distributed_cases.py",
     "feature_cases.py",
     "process_cases.py",

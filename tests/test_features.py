@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import json
 import os
 import pathlib
 import signal
@@ -486,3 +487,21 @@ def test_old_features_make_room_for_new_ones(own_folder) -> None:
     assert entries(own_folder) == ["0", "2"]
     feature_files.make_room(0, limit=300)
     assert entries(own_folder) == ["0", "2"]
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(
+    keras.backend.backend() != "jax", reason="several devices of TensorFlow are live"
+)
+def test_every_layout_trains_a_cached_probe_as_one_device_does(tmp_path) -> None:
+    root = pathlib.Path(__file__).parents[1]
+    result = tmp_path / "losses.json"
+    subprocess.run(
+        [sys.executable, str(root / "tests/cached_cases.py"), str(result)],
+        check=True,
+        env=os.environ | {"PYTHONPATH": str(root), "TFLEARN_CACHE": str(tmp_path)},
+    )
+    found = json.loads(result.read_text())
+    assert len(found) == 6
+    for layout, losses in found.items():
+        assert losses == pytest.approx(found["single"], rel=1e-5), layout

@@ -135,8 +135,6 @@ def _plan(prepared: Prepared, total_steps: int | None) -> Plan | str:
 def _reason(prepared: Prepared) -> str:
     """Returns what about a stage speaks against features from the start."""
     stage, network = prepared.stage, prepared.network
-    mesh = keras.distribution.distribution()
-    several = mesh is not None or tf_strategy.replicas() > 1
     reasons = {
         f"'{prepared.task}' makes new inputs at every step": prepared.pretext
         is not None
@@ -148,7 +146,7 @@ def _reason(prepared: Prepared) -> str:
         is not network.deployed,
         "a budget of time is counted in live steps": prepared.total_steps is None,
         "the run has several processes": processes.count() > 1,
-        "the run has several devices": several,
+        "the run has several devices of TensorFlow": tf_strategy.replicas() > 1,
     }
     return next((reason for reason, holds in reasons.items() if holds), "")
 
