@@ -321,14 +321,12 @@ def test_the_same_command_on_a_finished_run_says_that_it_is_finished(quick) -> N
 # A process that is gone.
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("killed", [0, 1])
-def test_a_killed_process_ends_the_other_with_a_message(tmp_path, killed) -> None:
-    folder = tmp_path / "run"
-    endless = "tune/experiment.Stage.budget = '1000000 steps'"
-    started = start(2, [flags(folder, "DIGITS", "data", [endless])])
+@contextlib.contextmanager
+def endless(folder: pathlib.Path) -> Iterator[list[subprocess.Popen[str]]]:
+    """Gives two processes of a run without end that have trained three intervals."""
+    budget = "tune/experiment.Stage.budget = '1000000 steps'"
+    started = start(2, [flags(folder, "DIGITS", "data", [budget])])
     rows = folder / "stages/tune/metrics.jsonl"
-    left = started[1 - killed]
     with contextlib.ExitStack() as opened:
         for process in started:
             opened.enter_context(process)
@@ -336,6 +334,15 @@ def test_a_killed_process_ends_the_other_with_a_message(tmp_path, killed) -> Non
         while not rows.exists() or len(rows.read_text().splitlines()) < 3:
             assert all(process.poll() is None for process in started)
             time.sleep(0.1)
+        yield started
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("killed", [0, 1])
+def test_a_killed_process_ends_the_other_with_a_message(tmp_path, killed) -> None:
+    folder = tmp_path / "run"
+    with endless(folder) as started:
+        left = started[1 - killed]
         started[killed].kill()
         since = time.monotonic()
         said, _ = left.communicate(timeout=10 * processes.HEARTBEAT_SECONDS)
@@ -352,16 +359,7 @@ def test_a_killed_process_ends_the_other_with_a_message(tmp_path, killed) -> Non
 @pytest.mark.slow
 def test_a_process_that_is_asked_to_end_ends_all_at_one_step(tmp_path) -> None:
     folder = tmp_path / "run"
-    endless = "tune/experiment.Stage.budget = '1000000 steps'"
-    started = start(2, [flags(folder, "DIGITS", "data", [endless])])
-    rows = folder / "stages/tune/metrics.jsonl"
-    with contextlib.ExitStack() as opened:
-        for process in started:
-            opened.enter_context(process)
-            opened.callback(process.kill)
-        while not rows.exists() or len(rows.read_text().splitlines()) < 3:
-            assert all(process.poll() is None for process in started)
-            time.sleep(0.1)
+    with endless(folder) as started:
         # The machine of the second one is about to be taken away.
         started[1].send_signal(signal.SIGTERM)
         said = [process.communicate(timeout=300)[0] for process in started]

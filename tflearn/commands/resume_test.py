@@ -11,6 +11,7 @@ import dataclasses
 import json
 import pathlib
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -139,7 +140,7 @@ def _kill(arguments: Arguments, folder: pathlib.Path, steps: int, stage: str) ->
         time.sleep(_POLL_SECONDS)
     process.kill()
     _, said = process.communicate()
-    if process.returncode != -9:
+    if process.returncode != -signal.SIGKILL:
         _check_ended_well(process.returncode, said)
         say("note: it had ended before it could be killed; give more --steps")
 

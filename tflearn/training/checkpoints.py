@@ -105,7 +105,6 @@ class Checkpoints:
     def read(self, step: int) -> dict[str, np.ndarray]:
         """Reads the variables of a checkpoint by path, without a model."""
         self._refresh()
-        self._manager.wait_until_finished()
         # Without a target, arrays would want the devices they were saved from.
         target = {
             path: np.empty(shape, dtype)
