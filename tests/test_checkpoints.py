@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import pathlib
 import shutil
 
@@ -155,6 +156,8 @@ def test_a_damaged_checkpoint_is_named_and_the_one_before_it_is_taken(
         assert checkpoints.steps == (1,)
         checkpoints.close()
     assert noticed >= 2
+    # Here, and not in a later test.
+    gc.collect()
 
 
 def test_no_checkpoint_that_is_whole(tmp_path, capsys) -> None:
