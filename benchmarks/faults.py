@@ -9,8 +9,10 @@ straight run, bit by bit.
 The processes are forked from one that has imported everything but started no backend:
 what is killed is real, only its imports are shared.
 
-Run: python -m benchmarks.faults [--kills 200] [--backend jax] [--only text lora]
-     [--json FILE] [--seed 0]
+Each blow is aimed at the phase that was struck least so far.
+
+Run: python -m benchmarks.faults [--kills 200] [--each 40] [--backend jax]
+     [--only text lora] [--json FILE] [--seed 0]
 """
 
 from __future__ import annotations
@@ -18,6 +20,7 @@ from __future__ import annotations
 import argparse
 import collections
 import dataclasses
+import itertools
 import json
 import mmap
 import os
@@ -29,7 +32,7 @@ import struct
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 _PHASES = (
@@ -83,7 +86,6 @@ class Tally:
 
     kills: collections.Counter = dataclasses.field(default_factory=collections.Counter)
     runs: int = 0
-    aimed: int = 0
     lost: list[str] = dataclasses.field(default_factory=list)
     different: list[str] = dataclasses.field(default_factory=list)
 
@@ -184,17 +186,16 @@ def strike(
     straight: pathlib.Path,
     folder: pathlib.Path,
     watched: Watched,
-    tally: Tally,
+    tallies: Mapping[str, Tally],
     rng: random.Random,
 ) -> None:
     """Kills one run several times, lets it end, and compares."""
+    tally = tallies[name]
     tally.runs += 1
     for _ in range(_KILLS_A_RUN):
-        # A process that is slow to die may be struck in the phase behind.
-        aimed = tally.aimed % len(_PHASES)
-        tally.aimed += 1
         child = start(name, folder, watched)
-        if kill_in(child, watched, aimed, rng):
+        if kill_in(child, watched, _least_struck(name, tallies), rng):
+            # A process that is slow to die may be struck in the phase behind.
             tally.kills[_PHASES[watched.phase]] += 1
         else:
             break
@@ -204,6 +205,21 @@ def strike(
         tally.lost.append(f"{folder}: {text.strip()[-600:]}")
         return
     tally.different += differences(straight, folder)
+
+
+def kills_by_phase(tallies: Mapping[str, Tally]) -> dict[str, int]:
+    return {
+        phase: sum(tally.kills[phase] for tally in tallies.values())
+        for phase in _PHASES
+    }
+
+
+def _least_struck(name: str, tallies: Mapping[str, Tally]) -> int:
+    """Returns the phase this experiment has that was struck least in all of them."""
+    kills = kills_by_phase(tallies)
+    # Only one experiment has layers that are computed once.
+    own = [phase for phase in _PHASES if phase != "caching" or name == "frozen"]
+    return _PHASES.index(min(own, key=kills.__getitem__))
 
 
 def differences(straight: pathlib.Path, folder: pathlib.Path) -> list[str]:
@@ -249,21 +265,24 @@ def main() -> None:
     names = flags.only or list(EXPERIMENTS)
     tallies = {name: Tally() for name in names}
     for name in names:
-        straight, tally = root / name / "straight", tallies[name]
+        straight = root / name / "straight"
         straight.parent.mkdir()
         if os.waitpid(start(name, straight, watched), 0)[1]:
             sys.exit(pathlib.Path(f"{straight}.log").read_text())
-        while tally.kills.total() < flags.kills / len(names):
-            folder = root / name / f"killed_{tally.runs:03}"
-            strike(name, straight, folder, watched, tally, rng)
-            if not tally.lost and not tally.different:
-                shutil.rmtree(folder)
-                shutil.rmtree(f"{folder}.cache")
-        print(_row(name, tally), flush=True)
-    kills = sum((tally.kills for tally in tallies.values()), collections.Counter())
-    print("all:", ", ".join(f"{phase} {kills[phase]}" for phase in _PHASES))
-    for tally in tallies.values():
-        print(*tally.lost, *tally.different, sep="\n")
+    for name in itertools.cycle(names):
+        tally = tallies[name]
+        folder = root / name / f"killed_{tally.runs:03}"
+        strike(name, root / name / "straight", folder, watched, tallies, rng)
+        if not tally.lost and not tally.different:
+            shutil.rmtree(folder)
+            shutil.rmtree(f"{folder}.cache")
+        kills = kills_by_phase(tallies)
+        print(_row(name, tally), kills, flush=True)
+        fewest = min(n for x, n in kills.items() if x != "caching" or "frozen" in names)
+        if sum(kills.values()) >= flags.kills and fewest >= flags.each:
+            break
+    for name, tally in tallies.items():
+        print(_row(name, tally), *tally.lost, *tally.different, sep="\n")
     if flags.json:
         found = {
             "backend": flags.backend,
@@ -290,6 +309,7 @@ def _row(name: str, tally: Tally) -> str:
 def _flags() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--kills", type=int, default=200)
+    parser.add_argument("--each", type=int, default=40, help="kills in each phase")
     parser.add_argument("--backend", default="jax")
     parser.add_argument("--only", nargs="*")
     parser.add_argument("--json")
