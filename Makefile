@@ -41,7 +41,8 @@ quickstart: $(INSTALLED)
 test: test-jax test-tensorflow
 
 test-jax test-tensorflow: test-%: $(INSTALLED_TEST)
-	KERAS_BACKEND=$* $(BIN)/python -m pytest -q -n $(WORKERS)
+	KERAS_BACKEND=$* $(BIN)/python -m pytest -q -n $(WORKERS) --dist worksteal \
+		--durations 30 --durations-min 4
 
 lint: $(INSTALLED_LINT)
 	$(BIN)/ruff check .
