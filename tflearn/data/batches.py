@@ -13,6 +13,7 @@ from tflearn.data.augmentation import Augmentation
 from tflearn.data.examples import Examples, ImageExamples
 from tflearn.data.mixture import JoinedRows, MixedOrder, Mixture, order_of
 from tflearn.data.order import Order
+from tflearn.data.waiting import STALL_SECONDS
 from tflearn.support import seeds
 from tflearn.support.errors import ConfigError
 
@@ -142,6 +143,7 @@ class TrainBatches:
         examples: The training examples.
         augmentation: Changes the images, or None.
         workers: Processes that make raw batches.
+        stall_seconds: After so long a batch that did not come will not come.
     """
 
     def __init__(
@@ -151,10 +153,12 @@ class TrainBatches:
         *,
         augmentation: Augmentation | None,
         workers: int,
+        stall_seconds: float = STALL_SECONDS,
     ) -> None:
         self.raw = raw
         self.examples = examples
         self.workers = workers if examples.lazy else 0
+        self.stall_seconds = stall_seconds
         self._augmentation = augmentation
 
     def __getitem__(self, step: int) -> TrainBatch:
@@ -319,6 +323,7 @@ def train_batches(
         examples,
         augmentation=augmentation,
         workers=data.workers,
+        stall_seconds=data.stall_seconds,
     )
     if augmentation is not None:
         # What is wrong with an augmentation shows before anything is trained.

@@ -12,6 +12,7 @@ from tflearn.data import augmentation, loading, targets
 from tflearn.data.dataset import Dataset
 from tflearn.data.spec import TARGET_KINDS
 from tflearn.data.splits import check_shares
+from tflearn.data.waiting import STALL_SECONDS
 from tflearn.support.errors import ConfigError, nearest
 
 BALANCES = ("none", "class_weights", "sampling")
@@ -49,6 +50,8 @@ class Data:
             anew every epoch.
         workers: Processes that decode images, for splits that are decoded anew;
             0: threads.
+        stall_seconds: How long a batch that is read from files may take; after that
+            the run ends and names its rows.
 
     Raises:
         ConfigError: Something of it is out of range.
@@ -82,6 +85,7 @@ class Data:
     balance: str = "none"
     cache_bytes: int = 2**31
     workers: int = 0
+    stall_seconds: float = STALL_SECONDS
 
     def __post_init__(self) -> None:
         if not callable(self.source):
@@ -148,6 +152,7 @@ class Data:
             "max_length": (1, None),
             "cache_bytes": (0, None),
             "workers": (0, None),
+            "stall_seconds": (1, None),
             "bad_row_tolerance": (0, 1),
         }
         for field, (least, most) in limits.items():

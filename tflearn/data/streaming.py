@@ -1,23 +1,32 @@
-"""Feeding batches to Keras through Grain. Imported only when something is fed."""
+"""Feeding batches to Keras through Grain. Imported only when something is fed.
+
+A worker process that dies is started again, a bounded number of times; one that hangs
+ends the run (`tflearn.data.waiting`). Nothing is lost: a batch is a function of its
+step.
+"""
 
 from __future__ import annotations
 
 import functools
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import grain
 import numpy as np
 from absl import flags
 
+from tflearn.data import waiting
 from tflearn.data.batches import Share, TrainBatch, TrainBatches
 from tflearn.distribution.arrays import share
+from tflearn.support.console import say
 
 # Batches that are made ahead of the one that is being trained on.
 _AHEAD = 4
 # Batches that Keras looks at before it trains, from iterators it throws away.
 _LOOKED_AT = 2
+# How often worker processes that died are started again.
+_RESTARTS = 3
 
 
 class Stream(grain.IterDataset):
@@ -43,6 +52,8 @@ class Stream(grain.IterDataset):
         # Here and not in the threads, which do not know what is active.
         self._share = share()
         self._head: dict[int, TrainBatch] = {}
+        #: What an iterator raised; TensorFlow puts an error of its own in its place.
+        self.failure: Exception | None = None
 
     def __len__(self) -> int:
         return self._count
@@ -56,15 +67,31 @@ class Stream(grain.IterDataset):
         if place >= _LOOKED_AT:
             return None
         if place not in self._head:
-            self._head[place] = self._batches.part(self._start + place, self._share)
+            self._head[place] = self._made(self._start + place)
         return self._head[place]
 
-    def tail(self, place: int) -> grain.DatasetIterator:
-        """Returns an iterator from a place on; costly batches are made ahead."""
+    def _made(self, step: int) -> TrainBatch:
+        """Makes a batch here; what reads files is not waited for without an end."""
+        batches = self._batches
+        if not batches.examples.lazy:
+            return batches.part(step, self._share)
+        one = map(functools.partial(batches.part, share=self._share), (step,))
+        ahead = waiting.Ahead(one, size=1, seconds=batches.stall_seconds)
+        try:
+            return ahead.get()
+        except waiting.Stalled:
+            raise self.lost(step - self._start, "a batch does not come") from None
+        finally:
+            ahead.close()
+
+    def tail(self, place: int) -> Any:
+        """Returns what has `get` and `close`; costly batches are made ahead."""
         first, stop = self._start + place, self._start + self._count
         batches = self._batches
         if batches.workers:
-            return _in_processes(batches, first, stop, self._share)
+            made = _in_processes(batches, first, stop, self._share)
+            seconds = batches.stall_seconds
+            return waiting.Ahead(made, size=_AHEAD, seconds=seconds)
         source: Any = _Source(batches, batches.part, self._share)
         steps = grain.MapDataset.source(source)[first:stop]
         # Decoding and augmentation run outside the interpreter lock. What is cheap is
@@ -73,7 +100,28 @@ class Stream(grain.IterDataset):
         options = grain.ReadOptions(
             num_threads=threads, prefetch_buffer_size=2 * threads
         )
-        return iter(steps.to_iter_dataset(options))
+        made = iter(steps.to_iter_dataset(options))
+        if not batches.examples.lazy:
+            return _Here(made)
+        return waiting.Ahead(made, size=1, seconds=batches.stall_seconds)
+
+    def lost(self, place: int, problem: str) -> waiting.WorkerLost:
+        """Returns the error for a batch that nobody makes."""
+        step, batches = self._start + place, self._batches
+        return waiting.WorkerLost(
+            problem,
+            step=step + 1,
+            rows=batches.indices(step).tolist(),
+            received=f"{batches.workers} worker processes; data.Data.stall_seconds "
+            f"is {batches.stall_seconds:g}",
+            fix="run the same command again: it goes on from the last checkpoint. "
+            "Look at the disk these rows are on, at the memory, and at "
+            "data.Data.workers",
+        )
+
+    def worker(self, place: int, first: int) -> str:
+        """Names the worker that makes the batch of a place, given their first one."""
+        return f"data worker {(place - first) % max(1, self._batches.workers)}"
 
     @property
     def count(self) -> int:
@@ -86,21 +134,52 @@ class _Iterator(grain.DatasetIterator):
         super().__init__()
         self._stream = stream
         self._place = 0
-        self._tail: grain.DatasetIterator | None = None
+        self._tail: Any = None
+        self._tail_begins = 0
+        self._restarts = 0
 
     def __next__(self) -> TrainBatch:
         if self._place >= self._stream.count:
             raise StopIteration
-        batch = self._stream.head(self._place)
-        if batch is None:
-            tail = self._tail or self._stream.tail(self._place)
-            self._tail = tail
-            batch = next(tail)
+        try:
+            batch = self._stream.head(self._place) or self._from_tail()
+        except Exception as error:
+            self._stream.failure = error
+            raise
         self._place += 1
         if self._place == self._stream.count:
             # Keras never asks for one more, and worker processes would live on.
             self._close_tail()
         return batch
+
+    def _from_tail(self) -> TrainBatch:
+        while True:
+            if self._tail is None:
+                self._tail = self._stream.tail(self._place)
+                self._tail_begins = self._place
+            worker = self._stream.worker(self._place, self._tail_begins)
+            try:
+                return self._tail.get()
+            except waiting.Stalled:
+                problem = f"{worker} hangs"
+                raise self._stream.lost(self._place, problem) from None
+            except RuntimeError as error:
+                if not waiting.died(error):
+                    raise
+                self._restart(worker, error)
+
+    def _restart(self, worker: str, error: RuntimeError) -> None:
+        """Starts all workers again at the batch that is missing."""
+        self._restarts += 1
+        if self._restarts > _RESTARTS:
+            problem = f"{worker} died for the {self._restarts}th time"
+            raise self._stream.lost(self._place, problem) from error
+        code = str(error).partition(".")[0].rpartition(" ")[2]
+        say(
+            f"warning: {worker} died with exit code {code}; started again, "
+            f"{self._restarts} of {_RESTARTS} times"
+        )
+        self._close_tail()
 
     def get_state(self) -> dict[str, Any]:
         return {"place": self._place}
@@ -117,6 +196,13 @@ class _Iterator(grain.DatasetIterator):
         if self._tail is not None:
             self._tail.close()
             self._tail = None
+
+
+class _Here:
+    """Takes what costs little where it is needed."""
+
+    def __init__(self, made: grain.DatasetIterator) -> None:
+        self.get, self.close = made.__next__, made.close
 
 
 class _Source:
@@ -141,7 +227,7 @@ class _Source:
 
 def _in_processes(
     batches: TrainBatches, first: int, stop: int, share: Share | None
-) -> grain.DatasetIterator:
+) -> Iterator[TrainBatch]:
     """Decodes in worker processes; augments here, where the backend runs."""
     if not flags.FLAGS.is_parsed():
         # Grain's worker pool reads its settings there, and fails if nobody did this.
@@ -164,11 +250,7 @@ def _in_processes(
         own = tuple(np.array(array, subok=False) for array in raw)
         return batches.finish_part(first + place, own, share)
 
-    finished = made.map_with_index(finish)
-    ahead = grain.experimental.ThreadPrefetchIterDataset(
-        finished, prefetch_buffer_size=_AHEAD
-    )
-    return iter(ahead)
+    return iter(made.map_with_index(finish))
 
 
 def _fixed(rows: np.ndarray, size: int) -> np.ndarray:

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from tflearn import regimes
+from tflearn.data.waiting import WorkerLost
 from tflearn.distribution import processes
 from tflearn.evaluation import calibration, worst_errors
 from tflearn.reports import trackers
@@ -22,6 +23,7 @@ from tflearn.support.console import console, say
 from tflearn.training import assessment, budgets, course
 from tflearn.training.checkpoints import Checkpoints
 from tflearn.training.execution import Outcome, State, execute
+from tflearn.training.faults import row_name
 from tflearn.training.progress import Progress
 from tflearn.training.stage import Prepared
 
@@ -79,6 +81,8 @@ def _named(prepared: Prepared) -> Iterator[None]:
     """Lets an error of the system say which stage and batch it met."""
     try:
         yield
+    except WorkerLost as error:
+        raise error.named([row_name(prepared, x) for x in error.rows]) from error
     except Exception as error:
         stage = prepared.stage
         error.add_note(f"stage '{stage.name}', batch_size {stage.batch_size}:")

@@ -192,11 +192,12 @@ def locate(prepared: Prepared, *, start: int, end: int) -> dict[str, Any]:
         fine = all(bool(keras.ops.all(keras.ops.isfinite(x))) for x in weights)
         if not fine or not math.isfinite(float(found["loss"])):
             indices = np.asarray(batches.indices(step)).tolist()
-            return {"step": step + 1, "rows": [_row(prepared, x) for x in indices]}
+            return {"step": step + 1, "rows": [row_name(prepared, x) for x in indices]}
     return {}
 
 
-def _row(prepared: Prepared, index: int) -> str:
+def row_name(prepared: Prepared, index: int) -> str:
+    """Returns where a training example comes from."""
     rows, examples = prepared.dataset.splits["train"], prepared.examples["train"]
     # Packed documents, or rows that are rehearsed, are no rows of the split.
     aligned = len(examples) == len(rows) and index < len(rows)

@@ -18,7 +18,7 @@ import keras
 import numpy as np
 
 from tflearn.backbones import graph
-from tflearn.data import pipeline
+from tflearn.data import pipeline, waiting
 from tflearn.distribution import processes, tf_batches, tf_strategy, tf_training
 from tflearn.training import interruption
 from tflearn.training.checkpoints import state_variables
@@ -142,7 +142,9 @@ def train(
             stream = pipeline.stream(
                 batches, start_step=intervals.step, num_steps=steps
             )
-            _fit(model, feed(stream, batches), steps, length, [*callbacks, intervals])
+            with waiting.raised_as_it_was(stream):
+                fed = feed(stream, batches)
+                _fit(model, fed, steps, length, [*callbacks, intervals])
             if intervals.stopped:
                 break
     # An optimizer that scales the loss does not say what the one inside it does.
