@@ -304,6 +304,16 @@ def _explain(error: Exception) -> TflearnError | None:
     return error if isinstance(error, TflearnError) else None
 
 
+def _main_shown() -> int:
+    """Runs the command line; tracebacks hold no secrets, and change no exit code."""
+    secrets.redact_tracebacks()
+    try:
+        return main()
+    except Exception as error:
+        sys.excepthook(type(error), error, error.__traceback__)
+        return getattr(_explain(error), "exit_code", 2) if _explain(error) else 1
+
+
 def _leave(code: int) -> None:
     """Ends this process."""
     if code == _LOST:
@@ -315,4 +325,4 @@ def _leave(code: int) -> None:
 
 
 if __name__ == "__main__":
-    _leave(main())
+    _leave(_main_shown())

@@ -5,6 +5,9 @@ from __future__ import annotations
 import logging
 import os
 import re
+import sys
+import threading
+import traceback
 from typing import Any
 
 #: What stands in the place of a secret.
@@ -99,6 +102,19 @@ def same(stored: str, text: str) -> bool:
     """
     lines, others = stored.split("\n"), text.split("\n")
     return len(lines) == len(others) and all(map(_same_line, lines, others))
+
+
+def redact_tracebacks() -> None:
+    """Takes secrets out of the tracebacks of this process from now on."""
+
+    def show(kind: Any, error: Any, trace: Any) -> None:
+        text = "".join(traceback.format_exception(kind, error, trace))
+        print(redact(text), end="", file=sys.stderr)
+
+    sys.excepthook = show
+    threading.excepthook = lambda args: show(
+        args.exc_type, args.exc_value, args.exc_traceback
+    )
 
 
 class RedactingFilter(logging.Filter):
