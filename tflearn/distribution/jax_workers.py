@@ -152,8 +152,8 @@ def _initialize(distribution: Distribution) -> None:
         jax.distributed.initialize(
             **found,
             initialization_timeout=START_SECONDS,
+            # One that is busy may come late to the end; one that is dead shows here.
             heartbeat_timeout_seconds=HEARTBEAT_SECONDS,
-            shutdown_timeout_seconds=HEARTBEAT_SECONDS,
         )
     except ValueError as error:
         raise ConfigError(
