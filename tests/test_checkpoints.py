@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 
 from tflearn.support.errors import RunError
-from tflearn.training.checkpoints import Checkpoints, state_variables
+from tflearn.training.checkpoints import Checkpoints
+from tflearn.training.variables import state_variables
 
 
 def make_model(units: int = 3) -> keras.Model:
@@ -179,7 +180,7 @@ def test_what_is_written_in_the_background_is_there_when_it_is_asked_for(tmp_pat
     checkpoints = Checkpoints(tmp_path, background=True)
     checkpoints.save(1, model, metrics=[model.variables[0]])
     assert checkpoints.latest == 1
-    (found,) = checkpoints.metrics(1)
+    (found,) = checkpoints.load(1, model).metrics
     np.testing.assert_array_equal(found, model.variables[0])
     checkpoints.save(2, model)
-    assert checkpoints.metrics(2) == []
+    assert not checkpoints.load(2, model).metrics

@@ -21,10 +21,10 @@ from tflearn.backbones import graph, vocabularies
 from tflearn.data import Data, sources
 from tflearn.regimes import adapters
 from tflearn.training import export, optimizers
-from tflearn.training.checkpoints import state_variables
 from tflearn.training.execution import Outcome, execute
 from tflearn.training.preparation import prepare
 from tflearn.training.stage import Prepared
+from tflearn.training.variables import state_variables
 
 hub = backbones.import_keras_hub()
 
