@@ -18,9 +18,9 @@ from tflearn.reports import trackers
 from tflearn.reports.html import png_uri
 from tflearn.reports.report import StageReport
 from tflearn.reports.tables import census_table
-from tflearn.support import files
+from tflearn.support import files, system
 from tflearn.support.console import console, say
-from tflearn.training import assessment, budgets, course
+from tflearn.training import assessment, budgets, course, memory
 from tflearn.training.checkpoints import Checkpoints
 from tflearn.training.execution import Outcome, State, execute
 from tflearn.training.faults import row_name
@@ -86,6 +86,8 @@ def _named(prepared: Prepared) -> Iterator[None]:
     except Exception as error:
         stage = prepared.stage
         error.add_note(f"stage '{stage.name}', batch_size {stage.batch_size}:")
+        if system.is_memory(error):
+            error.add_note(system.FITS + memory.what_fits(prepared))
         raise
 
 

@@ -7,6 +7,7 @@ checkpoint stands and the same command goes on from it.
 from __future__ import annotations
 
 import errno
+import re
 from collections.abc import Iterator
 
 from tflearn.support.errors import RunError
@@ -16,6 +17,8 @@ _READ_ONLY = (errno.EROFS, errno.EACCES, errno.EPERM)
 # Checkpoints are written by a library that has errors without numbers.
 _SAID_NO_ROOM = ("No space left on device", "Disk quota exceeded", "File too large")
 _SAID_NO_MEMORY = ("Out of memory", "out of memory", "OOM when allocating")
+#: Begins the note of an error that says what would fit into the memory.
+FITS = "fits: "
 
 
 class SystemRefusal(RunError):
@@ -54,15 +57,33 @@ def explain(error: BaseException) -> SystemRefusal | None:
                 received=_short(found),
                 fix="choose another --output_dir, or change what its owner may do",
             )
-        if isinstance(found, MemoryError) or any(x in said for x in _SAID_NO_MEMORY):
+        if is_memory(found):
             return SystemRefusal(
                 "there is not enough memory",
                 received=_short(found),
-                fix="a smaller batch_size (with gradient_accumulation_steps of the "
+                fix=f"{_fits(error)}a smaller batch_size (with "
+                "gradient_accumulation_steps of the "
                 "optimizer the updates stay the same), "
                 "distribution.Distribution.rematerialize, or a regime that trains less",
             )
     return None
+
+
+def is_memory(error: BaseException) -> bool:
+    """Tells whether an error means that memory gave out."""
+    said = str(error)
+    return isinstance(error, MemoryError) or any(x in said for x in _SAID_NO_MEMORY)
+
+
+def _fits(error: BaseException) -> str:
+    for note in _notes(error):
+        if note.startswith(FITS) and note != FITS:
+            return note.removeprefix(FITS) + "; "
+    return ""
+
+
+def _notes(error: BaseException) -> list[str]:
+    return list(getattr(error, "__notes__", ()))
 
 
 def _chain(error: BaseException | None) -> Iterator[BaseException]:
@@ -74,5 +95,7 @@ def _chain(error: BaseException | None) -> Iterator[BaseException]:
 
 
 def _short(error: BaseException) -> str:
-    notes = " ".join(getattr(error, "__notes__", ()))
-    return " ".join(f"{notes} {error}".split())[:300]
+    notes = " ".join(x for x in _notes(error) if not x.startswith(FITS))
+    said = " ".join(f"{notes} {error}".split())
+    # JAX says where it was once for every call that was on the way.
+    return re.sub(r"([A-Z][^:]+: )\1+", r"\1", said)[:300]
