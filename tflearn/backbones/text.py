@@ -3,12 +3,19 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
+from tflearn.backbones import kept_tokens
+from tflearn.backbones.packing import Packing
+from tflearn.backbones.word_tokens import quickest
 from tflearn.support.errors import BackboneError, DataError
+from tflearn.support.ragged import Ragged
+
+__all__ = ["Packing", "Text", "TextEncoder", "Tokens"]
 
 # Tokenizing a list at a time keeps the overhead of a call away from single texts; the
 # size bounds what the tokenizer's own intermediate lists take.
@@ -23,107 +30,12 @@ class Tokens:
 
     Args:
         ids: One int32 array a text.
-        segments: The part of a pair that each token belongs to, 0 or 1, in one int32
-            array a text; None where no text is a pair.
+        segments: The part of a pair that each token belongs to, 0 or 1, in one array
+            a text; None where no text is a pair.
     """
 
-    ids: list[np.ndarray]
-    segments: list[np.ndarray] | None = None
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Packing:
-    """Which special tokens a backbone expects, and where.
-
-    Args:
-        start: Put before a text.
-        separator: Put between the texts of a pair.
-        end: Put behind the last text.
-        pad: Fills a text up to the length of its batch.
-        pad_left: Whether to fill up on the left.
-        pairs: Whether the backbone takes pairs of texts.
-        waterfall: How a pair is cut: the first text keeps all it can; otherwise both
-            are cut in turn.
-    """
-
-    start: tuple[int, ...] = ()
-    separator: tuple[int, ...] = ()
-    end: tuple[int, ...] = ()
-    pad: int = 0
-    pad_left: bool = False
-    pairs: bool = False
-    waterfall: bool = False
-
-    def pack(
-        self, first: Sequence[int], second: Sequence[int] | None = None
-    ) -> tuple[np.ndarray, np.ndarray]:
-        """Puts special tokens around a text or a pair.
-
-        Args:
-            first: Token ids.
-            second: Token ids of the second text of a pair.
-
-        Returns:
-            Token ids and segments, int32 `(length,)` each.
-
-        Example:
-
-        >>> ids, segments = Packing(start=(1,), separator=(2,), end=(2,)).pack([7], [8])
-        >>> ids.tolist(), segments.tolist()
-        ([1, 7, 2, 8, 2], [0, 0, 0, 1, 1])
-        """
-        head = [*self.start, *first]
-        tail: list[int] = list(self.end)
-        if second is not None:
-            head += self.separator
-            tail = [*second, *self.end]
-        ids = np.array(head + tail, "int32")
-        segments = np.zeros(len(ids), "int32")
-        if second is not None:
-            segments[len(head) :] = 1
-        return ids, segments
-
-    def cut(
-        self, ids: np.ndarray, segments: np.ndarray, length: int
-    ) -> tuple[np.ndarray, np.ndarray]:
-        """Shortens a packed text to a length; the special tokens stay.
-
-        Args:
-            ids: Packed token ids.
-            segments: Their segments.
-            length: How many tokens remain at most.
-
-        Returns:
-            Token ids and segments.
-        """
-        if len(ids) <= length:
-            return ids, segments
-        if segments.any():
-            keep = self._keep_of_pair(segments, length)
-        else:
-            position = np.arange(len(ids))
-            kept = max(0, length - len(self.end))
-            keep = (position < kept) | (position >= len(ids) - len(self.end))
-        return ids[keep], segments[keep]
-
-    def _keep_of_pair(self, segments: np.ndarray, length: int) -> np.ndarray:
-        special = len(self.start) + len(self.separator) + len(self.end)
-        total = len(segments)
-        in_first = int((segments == 0).sum()) - len(self.start) - len(self.separator)
-        in_second = total - special - in_first
-        space = max(0, length - special)
-        # In turn: token by token from both while there is space, the first one first.
-        share = space if self.waterfall else max(space - space // 2, space - in_second)
-        first = min(in_first, share)
-        second = min(in_second, space - first)
-        position = np.arange(total)
-        middle = len(self.start) + in_first
-        behind = middle + len(self.separator)
-        return (
-            (position < len(self.start) + first)
-            | ((position >= middle) & (position < behind + second))
-            | (position >= total - len(self.end))
-        )
+    ids: Sequence[np.ndarray]
+    segments: Sequence[np.ndarray] | None = None
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -156,24 +68,29 @@ class TextEncoder:
         Raises:
             DataError: A text is no string, or a pair where the backbone takes none.
         """
-        pairs = [isinstance(text, tuple) for text in texts]
-        if any(pairs) and not self.packing.pairs:
+        pairs = np.array([isinstance(text, tuple) for text in texts], bool)
+        if pairs.any() and not self.packing.pairs:
             raise DataError(
                 "this backbone does not take pairs of texts",
-                received=texts[pairs.index(True)],
+                received=texts[int(pairs.argmax())],
                 fix="join the two columns into one text, or take a BERT-like backbone",
             )
-        firsts = [x[0] if pair else x for x, pair in zip(texts, pairs, strict=True)]
-        seconds = [x[1] for x, pair in zip(texts, pairs, strict=True) if pair]
-        rest = self._tokenize(seconds)
-        packed = [
-            self.packing.pack(first, next(rest) if pair else None)
-            for first, pair in zip(self._tokenize(firsts), pairs, strict=True)
-        ]
-        return Tokens(
-            ids=[ids for ids, _ in packed],
-            segments=[segments for _, segments in packed] if any(pairs) else None,
+        strings = list(
+            itertools.chain.from_iterable(
+                text if isinstance(text, tuple) else (text,) for text in texts
+            )
         )
+        wrong = [text for text in strings if not isinstance(text, str)]
+        if wrong:
+            raise DataError("an input is not a text", received=wrong[0])
+
+        def tokenize() -> tuple[Ragged, Ragged | None]:
+            return self.packing.pack_all(self._tokenize(strings), pairs)
+
+        ids, segments = kept_tokens.kept(
+            tokenize, self.tokenizer, strings, repr(self.packing), pairs.tobytes()
+        )
+        return Tokens(ids=ids, segments=segments)
 
     def collate(self, tokens: Tokens, length: int) -> dict[str, np.ndarray]:
         """Makes a batch of one length.
@@ -230,16 +147,16 @@ class TextEncoder:
         unknown = getattr(self.tokenizer, "unk_token_id", None)
         if unknown is None:
             return 0
+        if isinstance(tokens.ids, Ragged):
+            return int((tokens.ids.rows_flat == unknown).sum())
         return sum(int((ids == unknown).sum()) for ids in tokens.ids)
 
-    def _tokenize(self, texts: Sequence[Any]) -> Iterator[Sequence[int]]:
-        for start in range(0, len(texts), _CHUNK):
-            chunk = list(texts[start : start + _CHUNK])
-            wrong = [text for text in chunk if not isinstance(text, str)]
-            if wrong:
-                raise DataError("an input is not a text", received=wrong[0])
-            for row in self.tokenizer(chunk):
-                yield _as_ids(row)
+    def _tokenize(self, texts: Sequence[str]) -> Ragged:
+        tokenize = quickest(self.tokenizer, texts)
+        return Ragged.joined(
+            Ragged.of(_as_ids(row) for row in tokenize(chunk))
+            for chunk in _chunks(texts)
+        )
 
     def _place(self, lengths: Sequence[int], length: int) -> np.ndarray:
         """Returns where tokens lie, bool `(batch, length)`."""
@@ -255,9 +172,14 @@ class TextEncoder:
         return mask.astype("int32")
 
 
+def _chunks(texts: Sequence[str]) -> Iterator[list[str]]:
+    for start in range(0, len(texts), _CHUNK):
+        yield list(texts[start : start + _CHUNK])
+
+
 def _as_ids(row: Any) -> Sequence[int]:
-    ids = row.tolist() if hasattr(row, "tolist") else list(row)
-    if ids and not isinstance(ids[0], (int, np.integer)):
+    ids = row.tolist() if hasattr(row, "tolist") else row
+    if len(ids) and not isinstance(ids[0], (int, np.integer)):
         raise BackboneError(
             "the tokenizer does not give numbers",
             received=ids[:5],

@@ -7,6 +7,8 @@ depends on, so that nothing in it is ever out of date; it may be deleted at any 
 
 from __future__ import annotations
 
+import contextlib
+import hashlib
 import os
 import pathlib
 import shutil
@@ -37,6 +39,7 @@ def reuse(
     make: Callable[[], _T],
     read: Callable[[pathlib.Path], _T],
     write: Callable[[_T, pathlib.Path], None],
+    limit_bytes: int | None = None,
 ) -> _T:
     """Reads what an earlier process made, or makes it and keeps it.
 
@@ -46,6 +49,8 @@ def reuse(
         make: Makes it.
         read: Reads it from a folder.
         write: Writes it into an empty folder.
+        limit_bytes: What all entries of the kind may take; those that were used
+            longest ago make room. None: any number.
 
     Returns:
         What was read or made. An entry that is damaged is made anew; a cache that
@@ -74,22 +79,91 @@ def reuse(
     ['first', 'first']
     """
     folder = root() / kind / key
-    if folder.is_dir():
-        try:
-            _check(folder)
-            found = read(folder)
-        except (OSError, ValueError, KeyError) as error:
-            say(f"note: damaged {kind} are made anew: {folder} ({error})")
-            shutil.rmtree(folder, ignore_errors=True)
-        else:
-            say(f"{kind} of an earlier start: {folder}")
-            return found
+    found = _found(folder, kind, read)
+    if found is not None:
+        return found
     made = make()
     try:
         _keep(folder, lambda part: write(made, part))
+        make_room(kind, limit_bytes, keep=key)
     except OSError as error:
         say(f"note: {kind} are not kept for another start ({error})")
     return made
+
+
+def reuse_files(
+    kind: str,
+    key: str,
+    *,
+    write: Callable[[pathlib.Path], None],
+    read: Callable[[pathlib.Path], _T],
+    limit_bytes: int | None = None,
+) -> _T:
+    """Reads what an earlier process wrote, or writes it; for what outgrows memory.
+
+    Args:
+        kind: As for `reuse`, as are `key`, `read` and `limit_bytes`.
+        key: Fingerprint of all that it depends on.
+        write: Makes it in an empty folder.
+        read: Reads it from there.
+        limit_bytes: What all entries of the kind may take.
+
+    Returns:
+        What was read.
+
+    Raises:
+        OSError: It cannot be written.
+    """
+    folder = root() / kind / key
+    found = _found(folder, kind, read)
+    if found is not None:
+        return found
+    _keep(folder, write)
+    make_room(kind, limit_bytes, keep=key)
+    return read(folder)
+
+
+def make_room(kind: str, limit_bytes: int | None, *, keep: str) -> None:
+    """Deletes the entries of a kind that were used longest ago until they fit.
+
+    Args:
+        kind: The kind.
+        limit_bytes: What they may take; None: any number.
+        keep: Key of the entry that stays.
+    """
+    if limit_bytes is None or not (root() / kind).is_dir():
+        return
+    # Another process may delete the same ones.
+    sizes = {x: _num_bytes(x) for x in (root() / kind).iterdir() if x.is_dir()}
+    excess = sum(sizes.values()) - limit_bytes
+    for folder in sorted(sizes, key=lambda x: x.stat().st_mtime):
+        if excess > 0 and folder.name != keep:
+            shutil.rmtree(folder, ignore_errors=True)
+            excess -= sizes[folder]
+
+
+def _num_bytes(folder: pathlib.Path) -> int:
+    return sum(x.stat().st_size for x in folder.rglob("*") if x.is_file())
+
+
+def _found(
+    folder: pathlib.Path, kind: str, read: Callable[[pathlib.Path], _T]
+) -> _T | None:
+    """Reads an entry; deletes one that is damaged, and says so."""
+    if not folder.is_dir():
+        return None
+    try:
+        _check(folder)
+        found = read(folder)
+    except (OSError, ValueError, KeyError) as error:
+        say(f"note: damaged {kind} are made anew: {folder} ({error})")
+        shutil.rmtree(folder, ignore_errors=True)
+        return None
+    say(f"{kind} of an earlier start: {folder}")
+    # What was used last is deleted last.
+    with contextlib.suppress(OSError):
+        folder.touch()
+    return found
 
 
 def _keep(folder: pathlib.Path, write: Callable[[pathlib.Path], None]) -> None:
@@ -116,7 +190,12 @@ def _check(folder: pathlib.Path) -> None:
 
 def _digests(folder: pathlib.Path) -> dict[str, str]:
     return {
-        path.relative_to(folder).as_posix(): files.digest(path.read_bytes())
+        path.relative_to(folder).as_posix(): _digest(path)
         for path in sorted(folder.rglob("*"))
         if path.is_file() and path.name != _DIGESTS
     }
+
+
+def _digest(path: pathlib.Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
