@@ -14,7 +14,7 @@ from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 
 from tflearn.commands.arguments import Arguments
-from tflearn.support import secrets, system
+from tflearn.support import compiled, secrets, system
 from tflearn.support.declarations import permissions
 from tflearn.support.errors import ConfigError, TflearnError, nearest
 
@@ -274,6 +274,8 @@ def _choose_backend(name: str) -> None:
             fix="start a new process",
         )
     os.environ["KERAS_BACKEND"] = name
+    if name == "jax":
+        compiled.keep()
 
 
 def _quieten(debug: bool) -> None:
