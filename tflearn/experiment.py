@@ -15,10 +15,11 @@ from tflearn import distribution as distributions
 from tflearn import regimes
 from tflearn.backbones import Backbone
 from tflearn.distribution import Devices, Distribution, layouts, processes, tf_strategy
+from tflearn.reports import outbox
 from tflearn.reports.html import write_report
 from tflearn.reports.report import Report, StageReport
 from tflearn.reports.stages import run_stage
-from tflearn.support import environment, files, seeds
+from tflearn.support import environment, files, seeds, storage
 from tflearn.support.console import say
 from tflearn.support.errors import ConfigError
 from tflearn.support.tensorflow import hidden_tensorflow
@@ -71,6 +72,8 @@ class Experiment:
             after each stage; see `tflearn.training.forgetting`.
         grace_seconds: How long a run that is asked to end may take to finish its step
             and save.
+        tracker: Where the rows of metrics are sent, such as `reports.mlflow.Mlflow`;
+            one that cannot be reached gets them later.
         declaration: Where it was written down, if it was.
     """
 
@@ -83,6 +86,7 @@ class Experiment:
     start_from: str | None = None
     sources: Sequence[Source] = ()
     grace_seconds: float = interruption.GRACE_SECONDS
+    tracker: outbox.Tracker | None = None
     declaration: Declaration | None = None
 
 
@@ -199,7 +203,7 @@ def run(
 
     Args:
         experiment: The declaration.
-        output_dir: The run directory.
+        output_dir: The run directory; a URL such as `gs://bucket/run`, too.
         allow: What may have changed since an earlier process of the run: `data`,
             `versions`.
 
@@ -209,10 +213,13 @@ def run(
     Raises:
         TflearnError: The declaration, the data or the run directory are wrong.
     """
-    folder = pathlib.Path(output_dir)
+    folder = storage.local(output_dir)
     processes.start(experiment.distribution)
     if run_directory.is_finished(folder, experiment.declaration):
-        say(f"{folder} is finished; its report is {folder / 'report.html'}")
+        shown = storage.shown(folder)
+        say(f"{shown} is finished; its report is {shown}/report.html")
+        with outbox.sending(experiment.tracker, folder, experiment.name):
+            pass
         return Report.from_json(files.read_json(folder / run_directory.REPORT))
     built = build(experiment)
     _check_same(built)
@@ -221,11 +228,12 @@ def run(
         run_directory.locked(folder),
         built.devices.scope(),
         interruption.listening(grace_seconds=experiment.grace_seconds),
+        outbox.sending(experiment.tracker, folder, experiment.name) as box,
     ):
         fingerprints = {x.stage.name: x.dataset.fingerprint for x in built.stages}
         unchanged.check(folder, fingerprints, allow=allow)
         run_directory.write_start(folder, experiment.declaration)
-        reports, sources = _train_stages(built, folder)
+        reports, sources = _train_stages(built, folder, box)
         started = time.perf_counter()
         export.write_model(
             built.stages[-1], folder / "model", temperature=reports[-1].temperature
@@ -247,7 +255,7 @@ def _check_same(built: Built) -> None:
 
 
 def _train_stages(
-    built: Built, folder: pathlib.Path
+    built: Built, folder: pathlib.Path, box: outbox.Outbox | None
 ) -> tuple[list[StageReport], list[dict[str, Any]]]:
     """Trains the stages in order, each from where the one before ended."""
     previous: Prepared | None = None
@@ -259,7 +267,7 @@ def _train_stages(
         if previous is not None:
             export.carry_head(previous, prepared)
         own = folder / "stages" / prepared.stage.name
-        reports.append(run_stage(prepared, own, earlier=done))
+        reports.append(run_stage(prepared, own, earlier=done, outbox=box))
         done[prepared.stage.name] = prepared
         sources += point(built.watched, prepared, own / "sources.json")
         previous = prepared

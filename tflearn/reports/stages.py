@@ -16,6 +16,7 @@ from tflearn.distribution import processes
 from tflearn.evaluation import calibration, worst_errors
 from tflearn.reports import trackers
 from tflearn.reports.html import png_uri
+from tflearn.reports.outbox import Outbox
 from tflearn.reports.report import StageReport
 from tflearn.reports.tables import census_table
 from tflearn.support import files, system
@@ -24,6 +25,7 @@ from tflearn.training import assessment, budgets, course, memory
 from tflearn.training.checkpoints import Checkpoints
 from tflearn.training.execution import Outcome, State, execute
 from tflearn.training.faults import row_name
+from tflearn.training.intervals import Observer
 from tflearn.training.progress import Progress
 from tflearn.training.stage import Prepared
 
@@ -35,6 +37,7 @@ def run_stage(
     folder: pathlib.Path,
     *,
     earlier: Mapping[str, Prepared] | None = None,
+    outbox: Outbox | None = None,
 ) -> StageReport:
     """Trains and evaluates a stage, or reads what an earlier process finished.
 
@@ -42,6 +45,7 @@ def run_stage(
         prepared: The stage; its model holds the final weights afterwards.
         folder: The stage's folder in the run directory.
         earlier: The stages before this one by name.
+        outbox: Where rows go on their way to a tracker.
 
     Returns:
         The stage's report, as written to its `report.json`.
@@ -67,13 +71,23 @@ def run_stage(
             census=census,
             earlier=earlier,
             callbacks=lambda state: [_progress(prepared, state, bars)],
-            observers=[trackers.observer(folder / "tensorboard")],
+            observers=_observers(prepared, folder, outbox),
         )
     report = _report(prepared, census, outcome)
     end.save(outcome.state.step, prepared.network.model)
     if processes.is_chief():
         files.write_json(path, report.to_json())
     return report
+
+
+def _observers(
+    prepared: Prepared, folder: pathlib.Path, outbox: Outbox | None
+) -> list[Observer]:
+    found: list[Observer] = [trackers.observer(folder / "tensorboard")]
+    if outbox is not None:
+        name = prepared.stage.name
+        found.append(lambda state: outbox.observe(name, state.history))
+    return found
 
 
 @contextlib.contextmanager
