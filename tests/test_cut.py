@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 from tflearn import heads, regimes
-from tflearn.backbones.cut import Part, cut
+from tflearn.backbones.cut import cut
+from tflearn.backbones.part import Part
 from tflearn.support.errors import BackboneError
 
 L = keras.layers

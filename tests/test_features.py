@@ -18,21 +18,18 @@ import numpy as np
 import pytest
 from feature_cases import TOP, make, make_stage
 
-from tflearn import experiment, objectives, regimes
+from tflearn import experiment, heads, objectives, regimes
 from tflearn.backbones import graph
 from tflearn.backbones.cut import cut
 from tflearn.data import Data
 from tflearn.support.errors import ConfigError, RunError
-from tflearn.training import (
-    execution,
-    feature_files,
-    feature_keys,
-    feature_plan,
-    features,
-    phases,
-)
+from tflearn.training import assessment, execution, phases
 from tflearn.training.checkpoints import Checkpoints
-from tflearn.training.feature_batches import FeatureExamples, passes
+from tflearn.training.features import files, keys, plan, resident
+from tflearn.training.features import passes as feature_passes
+from tflearn.training.features.examples import FeatureExamples
+from tflearn.training.features.passes import passes
+from tflearn.training.features.shortcut import shortcut
 from tflearn.training.stage import Prepared
 
 
@@ -84,7 +81,7 @@ def both(request, tmp_path_factory):
         for name, cache in (("live", "off"), ("cached", "auto"), ("again", "auto")):
             prepared = prepare(kind, regime=rules, cache=cache)
             if name == "cached":
-                planned = feature_plan.plan(prepared)
+                planned = plan.plan(prepared)
             found[name] = prepared, train(prepared, root / name)
     return root, planned, found
 
@@ -106,6 +103,45 @@ def test_losses_metrics_and_weights_are_those_of_live_training(both) -> None:
     assert outcome.proof == expected.proof
 
 
+DROPOUT = functools.partial(heads.ClassificationHead, dropout=0.3)
+
+
+def test_an_interval_a_call_gives_the_bits_of_step_by_step(tmp_path, monkeypatch):
+    declared = {
+        "objective": functools.partial(objectives.classification, head=DROPOUT),
+        "budget": "15 steps",
+        "cache": "memory",
+    }
+    found = {}
+    # Calls that end inside intervals, and an interval that is shorter than the others.
+    for name, more in {"an interval": {}, "four": {"save_steps": 4}}.items():
+        found[name] = prepare(**declared, **more), tmp_path / name
+    found["one"] = prepare(**declared), tmp_path / "one"
+    states = {}
+    for name, (prepared, folder) in found.items():
+        if name == "one":
+            monkeypatch.setattr(resident, "of", lambda *_, **__: None)
+        states[name] = train(prepared, folder).state
+        assert states[name].history == states["an interval"].history
+        for path, value in weights(prepared).items():
+            np.testing.assert_array_equal(
+                value, weights(found["an interval"][0])[path], err_msg=path
+            )
+    assert [row["step"] for row in states["four"].history] == [6, 12, 15]
+
+
+def test_the_report_measures_all_splits_from_features(both) -> None:
+    _, _, found = both
+    prepared, outcome = found["cached"]
+    for split in ("validation", "test"):
+        np.testing.assert_allclose(
+            assessment.measure(outcome.measured, split),
+            assessment.measure(prepared, split),
+            atol=1e-4,
+        )
+    assert outcome.measured is not prepared
+
+
 def test_a_checkpoint_holds_the_whole_model(both) -> None:
     root, _, _ = both
     held = [Checkpoints(root / x / "checkpoints").read(18) for x in ("live", "cached")]
@@ -123,7 +159,7 @@ def test_a_second_start_computes_nothing_and_gets_the_same_bits(both) -> None:
 
 def test_the_size_is_predicted(both) -> None:
     root, planned, found = both
-    held = sum(map(feature_files.folder_bytes, (root / "cache/features").iterdir()))
+    held = sum(map(files.folder_bytes, (root / "cache/features").iterdir()))
     facts = found["cached"][1].cache
     # The predicted size lacks masks that Keras hands on beside a tensor.
     assert planned.num_bytes == facts["bytes"]
@@ -144,7 +180,7 @@ def test_a_run_says_what_is_cached_and_shows_it_in_its_report(tmp_path, capsys) 
     report = experiment.run(make(make_stage()), output_dir=str(tmp_path / "run"))
     shown = capsys.readouterr().out
     assert "cached: 2 frozen layers up to backbone/block_1" in shown
-    assert "float32 (8) an example, 3.8 KiB in memory" in shown
+    assert "float32 (8) an example, 4.7 KiB in memory" in shown
     (stage,) = report.stages
     assert stage.cache["sample"]["split"] == "validation"
     assert stage.seconds["cache"] > 0
@@ -176,14 +212,21 @@ REASONS = {
 def test_what_is_not_cached_says_why(reason: str) -> None:
     declared = dict(REASONS[reason])
     kind = declared.pop("kind", "vector")
-    found = feature_plan.plan(prepare(kind, **declared))
+    found = plan.plan(prepare(kind, **declared))
     assert isinstance(found, str)
     assert reason in found and bool(reason) == bool(found)
     with pytest.raises(ConfigError, match="cannot be cached"):
         # What is demanded and does not pay is done; what cannot be done is an error.
-        found = feature_plan.plan(prepare(kind, **declared, cache="memory"))
+        found = plan.plan(prepare(kind, **declared, cache="memory"))
         assert reason in ("less than twice", "do 0.0% of the work")
         raise ConfigError("cannot be cached")
+
+
+def test_a_demanded_cache_that_is_not_possible_fails_before_anything_trains() -> None:
+    probe = make_stage("text", name="probe")
+    second = make_stage("text", objective=objectives.simcse, cache="disk")
+    with pytest.raises(ConfigError, match="cannot be cached.*makes new inputs"):
+        experiment.build(make(probe, second, kind="text"))
 
 
 def test_a_live_stage_says_so_once_and_trains(tmp_path, capsys) -> None:
@@ -193,8 +236,8 @@ def test_a_live_stage_says_so_once_and_trains(tmp_path, capsys) -> None:
 
 
 def test_off_is_off(tmp_path, capsys) -> None:
-    assert feature_plan.plan(prepare(cache="off")) == ""
-    assert features.shortcut(prepare(cache="off"), tmp_path, total_steps=99) is None
+    assert plan.plan(prepare(cache="off")) == ""
+    assert shortcut(prepare(cache="off"), tmp_path, total_steps=99) is None
     assert "cached" not in capsys.readouterr().out
 
 
@@ -205,10 +248,10 @@ def test_misspelt_choices_are_refused(field: str, value: str) -> None:
 
 
 def test_features_that_fit_nowhere_are_computed_live(monkeypatch) -> None:
-    monkeypatch.setattr(feature_plan, "MEMORY_BYTES", 0)
-    assert feature_plan.plan(prepare()).place == "disk"
-    monkeypatch.setattr(feature_plan, "DISK_BYTES", 0)
-    assert "3.8 KiB, more than there is room" in feature_plan.plan(prepare())
+    monkeypatch.setattr(plan, "MEMORY_BYTES", 0)
+    assert plan.plan(prepare()).place == "disk"
+    monkeypatch.setattr(plan, "DISK_BYTES", 0)
+    assert "4.7 KiB, more than there is room" in plan.plan(prepare())
 
 
 def test_what_hangs_on_the_padding_is_found_out(tmp_path, capsys, monkeypatch) -> None:
@@ -232,7 +275,7 @@ def test_what_hangs_on_the_padding_is_found_out(tmp_path, capsys, monkeypatch) -
 def key(prepared: Prepared) -> str:
     prefix, _ = cut(prepared.network.model)
     examples = prepared.examples["train"]
-    return feature_keys.of_prefix(prefix) + feature_keys.of_examples(
+    return keys.of_prefix(prefix) + keys.of_examples(
         examples, "train", prepared.dataset.fingerprint
     )
 
@@ -285,10 +328,10 @@ def test_the_key_hangs_on_frozen_adapters(monkeypatch) -> None:
 def computed(own_folder):
     """Features on disk with what they were made of."""
     prepared = prepare("text", regime=TOP)
-    planned = feature_plan.plan(prepared)
+    planned = plan.plan(prepared)
     examples = prepared.examples["train"]
     make_ = functools.partial(
-        feature_files.kept,
+        files.kept,
         planned.prefix,
         examples,
         planned.fields,
@@ -316,7 +359,7 @@ def test_damaged_features_are_computed_anew(computed, own_folder, capsys) -> Non
 
 def test_kept_features_of_other_weights_are_not_used(tmp_path, monkeypatch, capsys):
     # As if two sets of weights had one fingerprint.
-    monkeypatch.setattr(feature_keys, "of_prefix", lambda prefix: "same")
+    monkeypatch.setattr(keys, "of_prefix", lambda prefix: "same")
     first, second = prepare(), prepare()
     for variable in second.network.backbone.model.variables:
         if variable.path.endswith("kernel"):
@@ -340,7 +383,7 @@ def test_a_killed_computation_goes_on_where_it_was(
     _, planned, make_ = computed
     whole = {name: np.array(x) for name, x in make_()[0].items()}
     (own_folder / "0").rename(own_folder / "reference")
-    monkeypatch.setattr(feature_files, "_FLUSH_SECONDS", 0.0)
+    monkeypatch.setattr(files, "_FLUSH_SECONDS", 0.0)
     run, calls = planned.prefix.predict_on_batch, []
 
     def dying(batch):
@@ -384,14 +427,14 @@ def test_a_resumed_stage_computes_as_it_began(tmp_path, monkeypatch) -> None:
         raise Killed
 
     for name, limit in (("live", 0), ("cached", 2**30)):
-        monkeypatch.setattr(feature_plan, "MEMORY_BYTES", limit)
-        monkeypatch.setattr(feature_plan, "DISK_BYTES", limit)
+        monkeypatch.setattr(plan, "MEMORY_BYTES", limit)
+        monkeypatch.setattr(plan, "DISK_BYTES", limit)
         with pytest.raises(Killed):
             train(prepare(), tmp_path / name, observers=[die])
     # There is room now: what began live stays live.
     assert train(prepare(), tmp_path / "live").cache == {}
-    monkeypatch.setattr(feature_plan, "MEMORY_BYTES", 0)
-    monkeypatch.setattr(feature_plan, "DISK_BYTES", 0)
+    monkeypatch.setattr(plan, "MEMORY_BYTES", 0)
+    monkeypatch.setattr(plan, "DISK_BYTES", 0)
     with pytest.raises(RunError, match="began with cached features"):
         train(prepare(), tmp_path / "cached")
 
@@ -450,7 +493,7 @@ def test_features_of_tokens_come_back_in_their_places(computed) -> None:
 
 def test_half_precision_takes_half_the_room(tmp_path) -> None:
     whole, half = prepare(), prepare(cache_dtype="float16")
-    assert feature_plan.plan(half).num_bytes * 2 == feature_plan.plan(whole).num_bytes
+    assert plan.plan(half).num_bytes * 2 == plan.plan(whole).num_bytes
     rows = [train(x, tmp_path / str(i)) for i, x in enumerate((whole, half))]
     last, other = (x.state.history[-1]["loss"] for x in rows)
     assert last == pytest.approx(other, abs=5e-3) and last != other
@@ -460,11 +503,11 @@ def test_what_half_precision_cannot_hold_is_an_error(computed) -> None:
     prepared, planned, _ = computed
     examples = prepared.examples["train"]
     fields = [dataclasses.replace(x, stored="float16") for x in planned.fields]
-    arrays = feature_files.empty(fields, examples)
+    arrays = feature_passes.empty(fields, examples)
     norm = prepared.network.backbone.model.get_layer("block_0_norm")
     norm.beta.assign(norm.beta + 1e6)
     with pytest.raises(RunError, match="too large.*1e\\+06 in float16"):
-        feature_files.compute(planned.prefix, examples, fields, arrays, batch_size=16)
+        feature_passes.compute(planned.prefix, examples, fields, arrays, batch_size=16)
 
 
 def test_the_pass_hardly_pads_and_takes_everything_once(computed) -> None:
@@ -483,9 +526,9 @@ def test_old_features_make_room_for_new_ones(own_folder) -> None:
         folder.mkdir(parents=True)
         (folder / "features_0.bin").write_bytes(bytes(100))
         os.utime(folder, (number, number))
-    feature_files.make_room(100, limit=300, keep=("0",))
+    files.make_room(100, limit=300, keep=("0",))
     assert entries(own_folder) == ["0", "2"]
-    feature_files.make_room(0, limit=300)
+    files.make_room(0, limit=300)
     assert entries(own_folder) == ["0", "2"]
 
 

@@ -31,6 +31,7 @@ from tflearn.training import (
     run_directory,
     unchanged,
 )
+from tflearn.training.features import plan as features
 from tflearn.training.forgetting import Source, Watched, point, start_from, watch
 from tflearn.training.preparation import prepare
 from tflearn.training.rematerialization import rematerialize
@@ -180,6 +181,7 @@ def _rehearse(stages: Sequence[Prepared]) -> None:
             ):
                 say(f"note: {line}")
             earlier = [before.stage.name for before in stages[:number]]
+            features.check(prepared)
             for line in course.check(prepared, earlier=earlier):
                 say(f"note: {line}")
     placement.check(sizes)

@@ -9,7 +9,8 @@ from tflearn.commands import topology
 from tflearn.commands.arguments import Arguments
 from tflearn.reports import placements, tables
 from tflearn.support.console import console, say
-from tflearn.training import course, feature_plan, optimizers, placement
+from tflearn.training import course, optimizers, placement
+from tflearn.training.features import plan as features
 from tflearn.training.stage import Prepared
 
 
@@ -50,7 +51,7 @@ def _print_stage(prepared: Prepared) -> None:
     if stage.phases:
         for leg in course.plan(prepared, steps or 10**9):
             say(f"phase       {course.describe(leg)}")
-    planned = feature_plan.plan(prepared, total_steps=steps)
+    planned = features.plan(prepared, total_steps=steps)
     if planned:
         where = "" if isinstance(planned, str) else f" in {planned.place}"
         prefix = "not cached: " if isinstance(planned, str) else "computed once: "

@@ -123,7 +123,7 @@ def _report(
 ) -> StageReport:
     started = time.perf_counter()
     values = {
-        split: assessment.measure(prepared, split)
+        split: assessment.measure(outcome.measured, split)
         for split in ("validation", "test")
         if split in prepared.examples
     }

@@ -20,11 +20,11 @@ from tflearn.training import (
     budgets,
     course,
     faults,
-    features,
     loop,
     placement,
 )
 from tflearn.training.checkpoints import Checkpoints
+from tflearn.training.features.shortcut import shortcut
 from tflearn.training.intervals import (
     Observer,
     Run,
@@ -47,6 +47,7 @@ class Outcome:
         seconds: Seconds by what was done.
         notes: Lines on rates by layer, on phases, and on averaged weights.
         cache: What of the model was computed once, if anything was.
+        measured: What the splits are measured on: the stage, or features in its place.
     """
 
     state: State
@@ -54,6 +55,7 @@ class Outcome:
     seconds: dict[str, float]
     notes: tuple[str, ...] = ()
     cache: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    measured: Prepared
 
 
 def execute(
@@ -108,7 +110,7 @@ def execute(
         for line in rates:
             say(line)
         state = _restore(prepared, saved, length)
-        short = features.shortcut(prepared, folder, total_steps=length["total_steps"])
+        short = shortcut(prepared, folder, total_steps=length["total_steps"])
         run = Run(
             prepared=prepared,
             trained=short.prepared if short else prepared,
@@ -121,6 +123,7 @@ def execute(
             observers=observers,
             metrics=saved.metrics(state.step) if state.inside else (),
             began=time.perf_counter() - state.seconds,
+            fit=short.fit if short else None,
         )
         if saved.latest is None:
             # A fault in the first interval goes back to here.
@@ -137,13 +140,14 @@ def execute(
         notes += [course.describe(leg) for leg in legs] if len(legs) > 1 else []
         notes += _finish(run, start)
         notes += _faults_met(run)
-        cached = short.finish(prepared) if short else {}
+        cached, agree = short.finish(prepared) if short else ({}, False)
     return Outcome(
         state=state,
         proof=regimes.check_unchanged(model, never, frozen),
         seconds={"train": state.seconds} | ({"cache": short.seconds} if short else {}),
         notes=tuple(notes),
         cache=cached,
+        measured=run.trained if agree else prepared,
     )
 
 
@@ -196,6 +200,7 @@ def _train_leg(
         on_inside=run.on_inside,
         # The bar of a phase ends with the phase.
         callbacks=callbacks(dataclasses.replace(state, total_steps=leg.span.end)),
+        fit=run.fit,
     )
 
 

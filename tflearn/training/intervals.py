@@ -67,6 +67,7 @@ class Run:
     Args:
         prepared: The stage.
         trained: The same, or what stands in for it while it trains.
+        fit: Runs the steps of what stands in, if they need not run one by one.
         folder: The stage's folder.
         state: Where it stands.
         checkpoints: All of a process that goes on.
@@ -91,6 +92,7 @@ class Run:
     metrics: Sequence[np.ndarray]
     began: float
     fault: str = ""
+    fit: loop.Fit | None = None
 
     def _probe(self) -> dict[str, float]:
         probe, number = self.prepared.probe, len(self.state.history) + 1

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import functools
 import time
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -53,6 +54,10 @@ class Schedule:
 #: Called inside an interval with the step, how many steps of the interval are done, and
 #: whether the run has been asked to end.
 OnInside = Callable[[int, int, bool], None]
+
+#: Runs steps in place of Keras's `fit` over a stream of batches; called with the model,
+#: `start_step`, `num_steps`, `interval` and `callbacks`.
+Fit = Callable[..., None]
 
 
 class _Intervals(keras.callbacks.Callback):
@@ -120,6 +125,7 @@ def train(
     on_interval: Callable[[int, Logs], bool],
     on_inside: OnInside | None = None,
     callbacks: Sequence[keras.callbacks.Callback] = (),
+    fit: Fit | None = None,
 ) -> None:
     """Trains a compiled model from `start_step` to `total_steps`.
 
@@ -131,20 +137,23 @@ def train(
             True to stop.
         on_inside: Called inside an interval where a checkpoint is due.
         callbacks: Further Keras callbacks; they run before `on_interval`.
+        fit: Runs the steps in another way than one by one, with the same results.
     """
     intervals = _Intervals(schedule, on_interval, on_inside)
     if schedule.inside:
         # Keras makes the metrics' variables at the first batch: too late to set them.
         build: Any = model
         build._symbolic_build(data_batch=batches[schedule.start_step])
+    run = fit or functools.partial(_step_by_step, batches)
     with _weights_kept(model.optimizer):
         for steps, length in _parts(schedule):
-            stream = pipeline.stream(
-                batches, start_step=intervals.step, num_steps=steps
+            run(
+                model,
+                start_step=intervals.step,
+                num_steps=steps,
+                interval=length,
+                callbacks=[*callbacks, intervals],
             )
-            with waiting.raised_as_it_was(stream):
-                fed = feed(stream, batches)
-                _fit(model, fed, steps, length, [*callbacks, intervals])
             if intervals.stopped:
                 break
     # An optimizer that scales the loss does not say what the one inside it does.
@@ -167,6 +176,20 @@ def _parts(schedule: Schedule) -> list[tuple[int, int]]:
     left = min(length - schedule.inside, remaining) if schedule.inside else 0
     parts = [(left, left), (remaining - left, length)]
     return [(steps, length) for steps, length in parts if steps]
+
+
+def _step_by_step(
+    batches: pipeline.TrainBatches,
+    model: keras.Model,
+    *,
+    start_step: int,
+    num_steps: int,
+    interval: int,
+    callbacks: Sequence[keras.callbacks.Callback],
+) -> None:
+    stream = pipeline.stream(batches, start_step=start_step, num_steps=num_steps)
+    with waiting.raised_as_it_was(stream):
+        _fit(model, feed(stream, batches), num_steps, interval, callbacks)
 
 
 def _fit(

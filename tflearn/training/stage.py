@@ -63,6 +63,11 @@ class Stage:
             where; `off` computes them at every step. See `tflearn.training.features`.
         cache_dtype: Type that features are kept in: `auto`, the one they have, or
             `float16`.
+        cache_views: How many augmented views of every image are computed once, where
+            images are augmented; with 0 they are augmented, and computed, anew.
+        cache_tolerance: How far features may lie from those in float32, in shares of
+            the largest one, so that frozen layers run in the fastest precision that
+            keeps it; with 0 they run in the declared one.
     """
 
     name: str
@@ -89,6 +94,8 @@ class Stage:
     probe: Callable[[], probes.Probe] | None = None
     cache: str = "auto"
     cache_dtype: str = "auto"
+    cache_views: int = 0
+    cache_tolerance: float = 0.0
 
     @property
     def new_per_step(self) -> int:

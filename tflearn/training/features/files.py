@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import functools
 import hashlib
 import os
 import pathlib
@@ -18,97 +19,18 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
-import rich.progress
 
-from tflearn.backbones.cut import Part
+from tflearn.backbones.part import Part
 from tflearn.data.examples import Examples
 from tflearn.support import cache, files
-from tflearn.support.console import console, say
+from tflearn.support.console import say
 from tflearn.support.errors import RunError
-from tflearn.training.feature_batches import (
-    Arrays,
-    Field,
-    as_dtype,
-    offsets,
-    passes,
-    tokens,
-)
+from tflearn.training.features.examples import Field, as_dtype
+from tflearn.training.features.passes import MakeBatch, compute
 
 _DONE, _META = "done.json", "features.json"
 #: Seconds of work that a process that is killed may lose.
 _FLUSH_SECONDS = 20.0
-
-
-def compute(
-    prefix: Part,
-    examples: Examples,
-    fields: Sequence[Field],
-    arrays: Arrays,
-    *,
-    batch_size: int,
-    first: int = 0,
-    on_batch: Callable[[int], None] = lambda done: None,
-    description: str = "frozen layers",
-) -> None:
-    """Runs the prefix over examples and puts what it gives into arrays.
-
-    Args:
-        prefix: The prefix.
-        examples: The examples.
-        fields: What the arrays are.
-        arrays: Are filled.
-        batch_size: Examples a batch.
-        first: Batches that are there already.
-        on_batch: Called with the number of batches that are there.
-        description: Text of the progress bar.
-
-    Raises:
-        RunError: A feature is not finite in the type that it is kept in.
-    """
-    starts, size = offsets(examples), min(batch_size, len(examples))
-    plan = list(passes(examples, size))
-    for number, (indices, length) in enumerate(
-        rich.progress.track(plan[first:], description, console=console, transient=True),
-        start=first,
-    ):
-        filled = np.pad(indices, (0, size - len(indices)), mode="edge")
-        given = prefix.predict_on_batch(examples.batch(filled, length=length))
-        for field in fields:
-            values = np.asarray(given[field.name])[: len(indices)]
-            _put(arrays[field.name], field, values, examples, indices, starts)
-        on_batch(number + 1)
-
-
-def _put(
-    array: np.ndarray,
-    field: Field,
-    values: np.ndarray,
-    examples: Examples,
-    indices: np.ndarray,
-    starts: np.ndarray,
-) -> None:
-    narrower = field.stored != field.dtype
-    with np.errstate(over="ignore"):
-        stored = values.astype(array.dtype, copy=False)
-    if narrower and not np.array_equal(np.isfinite(stored), np.isfinite(values)):
-        raise RunError(
-            "features are too large for the type that they are to be kept in",
-            received=f"{float(np.max(np.abs(values))):.3g} in {field.stored}",
-            fix="leave Stage.cache_dtype at 'auto'",
-        )
-    if not field.by_token or examples.lengths is None:
-        array[indices] = stored
-        return
-    place, rows = tokens(examples.lengths, starts, indices, values.shape[1])
-    array[rows] = stored[place]
-
-
-def empty(fields: Sequence[Field], examples: Examples) -> dict[str, np.ndarray]:
-    """Returns arrays in memory for the features of some examples."""
-    return {
-        x.name: np.empty((x.rows(examples), *x.shape), as_dtype(x.stored))
-        for x in fields
-    }
 
 
 def kept(
@@ -118,6 +40,7 @@ def kept(
     *,
     key: str,
     batch_size: int,
+    make_batch: MakeBatch | None = None,
     description: str = "frozen layers",
 ) -> tuple[dict[str, np.ndarray], bool]:
     """Returns features from files that an earlier process made, or makes them.
@@ -128,6 +51,7 @@ def kept(
         fields: What the arrays are.
         key: Fingerprint of all that they depend on.
         batch_size: Examples a batch.
+        make_batch: Makes a batch; by default the examples as they are.
         description: Text of the progress bar.
 
     Returns:
@@ -149,9 +73,18 @@ def kept(
             return _map(folder, fields, examples, "r"), True
     part = root() / f".unfinished.{key}"
     part.mkdir(parents=True, exist_ok=True)
+    run = functools.partial(
+        compute,
+        prefix,
+        examples,
+        fields,
+        batch_size=batch_size,
+        make_batch=make_batch,
+        description=description,
+    )
     with _locked(part):
         if not folder.is_dir():
-            _make(prefix, examples, fields, part, batch_size, description)
+            _make(part, fields, examples, run)
             part.rename(folder)
     return _map(folder, fields, examples, "r"), False
 
@@ -188,17 +121,15 @@ def folder_bytes(folder: pathlib.Path) -> int:
 
 
 def _make(
-    prefix: Part,
-    examples: Examples,
-    fields: Sequence[Field],
     part: pathlib.Path,
-    batch_size: int,
-    description: str,
+    fields: Sequence[Field],
+    examples: Examples,
+    run: Callable[..., None],
 ) -> None:
     done = part / _DONE
     first = int(files.read_json(done)["batches"]) if done.exists() else 0
     if first:
-        say(f"{description}: goes on behind batch {first}")
+        say(f"frozen layers: goes on behind batch {first}")
     if not first:
         _allocate(part, fields, examples)
     arrays = _map(part, fields, examples, "r+")
@@ -212,16 +143,7 @@ def _make(
         files.write_json(done, {"batches": count})
         written = time.monotonic()
 
-    compute(
-        prefix,
-        examples,
-        fields,
-        arrays,
-        batch_size=batch_size,
-        first=first,
-        on_batch=on_batch,
-        description=description,
-    )
+    run(arrays, first=first, on_batch=on_batch)
     _flush(arrays)
     done.unlink(missing_ok=True)
     names = [f"{field.name}.bin" for field in fields]

@@ -12,14 +12,15 @@ import keras
 import numpy as np
 
 from tflearn.backbones import graph
-from tflearn.backbones.cut import Call, Part
+from tflearn.backbones.part import Call, Part
 from tflearn.data.examples import Examples, ImageExamples
 from tflearn.regimes.adapters import attached
 from tflearn.support import environment
-from tflearn.training.feature_batches import Field, passes
+from tflearn.training.features.examples import Field
+from tflearn.training.features.passes import passes
 
 #: Another one when the files are written in another way.
-_FORMAT = "1"
+_FORMAT = "2"
 _LIBRARIES = ("keras", "keras-hub", "jax", "tensorflow", "numpy")
 # Keras counts the names that it gives through the life of a process.
 _NAMES = ("name", "trainable", "registered_name", "build_config")
@@ -79,12 +80,16 @@ def of_examples(examples: Examples, split: str, fingerprint: str) -> str:
     return total.hexdigest()
 
 
-def of_form(fields: Sequence[Field], batch_size: int) -> str:
+def of_form(
+    fields: Sequence[Field], batch_size: int, precision: str, view: object
+) -> str:
     """Returns a digest of how features are computed and written.
 
     Args:
         fields: The features.
         batch_size: Examples a batch: it decides about the last bits.
+        precision: What the prefix runs in.
+        view: What the examples were augmented with, if they were.
     """
     versions = environment.versions()
     return json.dumps(
@@ -94,7 +99,10 @@ def of_form(fields: Sequence[Field], batch_size: int) -> str:
             {name: versions.get(name) for name in _LIBRARIES},
             [dataclasses.astuple(field) for field in fields],
             batch_size,
-        ]
+            precision,
+            view,
+        ],
+        default=str,
     )
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
@@ -75,10 +75,10 @@ class FeatureExamples(Examples):
         mapped: bool,
     ) -> None:
         self._examples = examples
-        self._fields = tuple(fields)
-        self._arrays = arrays
+        self.fields = tuple(fields)
+        self.arrays = arrays
         self._names = tuple(names)
-        self._takes = tuple(takes)
+        self.takes = tuple(takes)
         self.kind = examples.kind
         # Reading a file waits; threads wait together.
         self.lazy = mapped
@@ -115,16 +115,16 @@ class FeatureExamples(Examples):
         if length is None and self.lengths is not None:
             longest = int(np.max(self.lengths[indices]))
             length = next(fit for fit in self.padded_lengths if fit >= longest)
-        found = {x.name: self._feature(x, indices, length) for x in self._fields}
-        if self._takes:
+        found = {x.name: self._feature(x, indices, length) for x in self.fields}
+        if self.takes:
             raw = by_name(self._examples.batch(indices, length=length), self._names)
-            found |= {name: raw[name] for name in self._takes}
+            found |= {name: raw[name] for name in self.takes}
         return found
 
     def _feature(
         self, field: Field, indices: np.ndarray, length: int | None
     ) -> np.ndarray:
-        stored, dtype = self._arrays[field.name], as_dtype(field.dtype)
+        stored, dtype = self.arrays[field.name], as_dtype(field.dtype)
         if not field.by_token or self.lengths is None or length is None:
             return np.asarray(stored[indices]).astype(dtype, copy=False)
         place, source = tokens(self.lengths, self._offsets, indices, length)
@@ -133,7 +133,7 @@ class FeatureExamples(Examples):
         return result
 
     def _open(self, name: str, shape: tuple[int, ...]) -> tuple[int | None, ...]:
-        fixed = {field.name for field in self._fields if not field.by_token}
+        fixed = {field.name for field in self.fields if not field.by_token}
         if self.lengths is None or name in fixed:
             return shape
         return (None, *shape[1:])
@@ -174,31 +174,3 @@ def tokens(
     positions = np.arange(length)[None, :]
     place = positions < lengths[indices][:, None]
     return place, (starts[indices][:, None] + positions)[place]
-
-
-def passes(
-    examples: Examples, batch_size: int
-) -> Iterator[tuple[np.ndarray, int | None]]:
-    """Gives every example once, texts sorted by length and hardly padded.
-
-    Args:
-        examples: The examples.
-        batch_size: Examples a batch; the last one may have fewer.
-
-    Yields:
-        Indices `(batch,)` and the length to pad to, None where there is none. There
-        are few lengths, since each is compiled: steps of 8, from 64 on of a quarter.
-    """
-    lengths = examples.lengths
-    order = np.arange(len(examples))
-    if lengths is not None:
-        order = np.argsort(lengths, kind="stable")
-    for start in range(0, len(order), batch_size):
-        indices = order[start : start + batch_size]
-        if lengths is None:
-            yield indices, None
-            continue
-        longest, size = int(np.max(lengths[indices])), 8
-        while size < longest:
-            size += max(8, size // 32 * 8)
-        yield indices, min(size, examples.padded_lengths[-1])

@@ -11,18 +11,19 @@ import keras
 import numpy as np
 
 from tflearn import objectives
-from tflearn.backbones.cut import Call, Part, cut
+from tflearn.backbones.cut import cut
+from tflearn.backbones.part import Call, Part
 from tflearn.data import pipeline
 from tflearn.distribution import processes, tf_strategy
 from tflearn.regimes.trainability import layer_paths
 from tflearn.support.errors import BackboneError, ConfigError
 from tflearn.support.units import bytes_text
-from tflearn.training import feature_files
-from tflearn.training.feature_batches import Field
+from tflearn.training.features import files, views
+from tflearn.training.features.examples import Field
 from tflearn.training.stage import Prepared
 
-#: Splits that are gone through more than once.
-SPLITS = ("train", "validation")
+#: Splits that are trained on or measured.
+SPLITS = ("train", "validation", "test")
 #: What all features that are kept may take on disk, and those of a run in memory.
 DISK_BYTES = 64 * 2**30
 MEMORY_BYTES = 4 * 2**30
@@ -42,6 +43,8 @@ class Plan:
         place: `memory` or `disk`.
         layers: Paths of the layers with weights in the prefix.
         share: About how much of the model's work the prefix does.
+        head_only: Whether nothing but the head trains.
+        views: Augmented views of every training example; 1 where nothing is.
     """
 
     prefix: Part
@@ -51,12 +54,15 @@ class Plan:
     place: str
     layers: tuple[str, ...]
     share: float
+    head_only: bool
+    views: int
 
     def __str__(self) -> str:
         shapes = ", ".join(shape_text(field) for field in self.fields)
+        views = f" of {self.views} views" if self.views > 1 else ""
         return (
             f"{len(self.layers)} frozen layers up to {self.layers[-1]}, "
-            f"{self.share:.0%} of the work; {shapes} an example, "
+            f"{self.share:.0%} of the work; {shapes} an example{views}, "
             f"{bytes_text(self.num_bytes)}"
         )
 
@@ -76,6 +82,7 @@ def plan(prepared: Prepared, *, total_steps: int | None = None) -> Plan | str:
         ConfigError: A cache is demanded that is not possible.
     """
     mode = prepared.stage.cache
+    views.check(prepared)
     if mode == "off":
         return ""
     found = _plan(prepared, total_steps or prepared.total_steps)
@@ -86,6 +93,21 @@ def plan(prepared: Prepared, *, total_steps: int | None = None) -> Plan | str:
             fix="declare 'auto', which computes them live then, or 'off'",
         )
     return found
+
+
+def check(prepared: Prepared) -> None:
+    """Refuses a cache that is demanded and not possible, before anything trains.
+
+    Args:
+        prepared: The stage, its regime applied.
+
+    Raises:
+        ConfigError: It is not possible, or the declaration makes no sense.
+    """
+    if prepared.stage.cache in ("memory", "disk"):
+        plan(prepared)
+    else:
+        views.check(prepared)
 
 
 def _plan(prepared: Prepared, total_steps: int | None) -> Plan | str:
@@ -106,8 +128,13 @@ def _plan(prepared: Prepared, total_steps: int | None) -> Plan | str:
     if isinstance(fields, str):
         return fields
     share = prefix.products / max(1.0, prefix.products + suffix.products)
-    splits = [prepared.examples[x] for x in SPLITS if x in prepared.examples]
-    num_bytes = sum(field.num_bytes(x) for field in fields for x in splits)
+    num_bytes = sum(
+        field.num_bytes(prepared.examples[x])
+        * (views.count(prepared) if x == "train" else 1)
+        for field in fields
+        for x in SPLITS
+        if x in prepared.examples
+    )
     place = _place(prepared.stage.cache, num_bytes)
     auto = prepared.stage.cache == "auto"
     if auto and share < _WORTH:
@@ -129,6 +156,12 @@ def _plan(prepared: Prepared, total_steps: int | None) -> Plan | str:
         place=place,
         layers=_weighted(model, prefix.calls),
         share=share,
+        head_only=not any(
+            x.trainable_variables
+            for path, x in layer_paths(model).items()
+            if path.startswith("backbone/")
+        ),
+        views=views.count(prepared),
     )
 
 
@@ -139,7 +172,9 @@ def _reason(prepared: Prepared) -> str:
         f"'{prepared.task}' makes new inputs at every step": prepared.pretext
         is not None
         or isinstance(prepared.objective, objectives.SelfSupervised),
-        "the images are augmented anew every epoch": bool(prepared.data.augment),
+        "the images are augmented anew every epoch (Stage.cache_views computes some "
+        "views once)": bool(prepared.data.augment) and not stage.cache_views,
+        "the augmentation mixes images": prepared.data.mixes_labels,
         "the frozen layers differ from phase to phase": bool(stage.phases),
         "old examples are rehearsed": prepared.rehearsed is not None,
         "the network has outputs that only training has": network.model
@@ -203,7 +238,7 @@ def _place(mode: str, num_bytes: int) -> str | None:
         return "memory"
     if mode == "memory":
         return "memory" if num_bytes <= memory // 2 else None
-    folder = feature_files.root()
+    folder = files.root()
     while not folder.exists():
         folder = folder.parent
     room = min(DISK_BYTES, shutil.disk_usage(folder).free // 2)

@@ -1,0 +1,243 @@
+"""Getting the features of a stage: computed, or found where another start kept them."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import shutil
+import time
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from tflearn.data import pipeline
+from tflearn.support import files as plain_files
+from tflearn.support.console import say
+from tflearn.support.errors import RunError
+from tflearn.training.features import files, keys, precision, views
+from tflearn.training.features.comparison import TOLERANCES
+from tflearn.training.features.examples import Arrays, FeatureExamples, Field
+from tflearn.training.features.passes import MakeBatch, compute, empty, passes, plain
+from tflearn.training.features.plan import DISK_BYTES, SPLITS, Plan, stored
+from tflearn.training.stage import Prepared
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Gathered:
+    """The features of a stage.
+
+    Args:
+        planned: What is cached; the fields as they came out, masks too.
+        splits: Features by split; of the training examples those of the first view.
+        views: Features of every view of the training examples.
+        found: Where they came from, by split.
+        precision: What the frozen layers ran in.
+        seconds: How long it took.
+    """
+
+    planned: Plan
+    splits: Mapping[str, FeatureExamples]
+    views: Sequence[FeatureExamples]
+    found: Mapping[str, str]
+    precision: str
+    seconds: float
+
+    @property
+    def tolerance(self) -> float:
+        """How far outputs from these features may lie from live ones."""
+        return _tolerance(self.planned.fields, self.precision, default=1e-3)
+
+
+def gather(prepared: Prepared, planned: Plan, *, declared: str | None) -> Gathered:
+    """Gets the features of all splits.
+
+    Args:
+        prepared: The stage, its regime applied.
+        planned: What is cached.
+        declared: The precision that an earlier process settled on, if one did.
+
+    Returns:
+        The features.
+
+    Raises:
+        RunError: They cannot be written where they have to be.
+    """
+    began = time.perf_counter()
+    name = declared or _precision(prepared, planned)
+    weights = keys.of_prefix(planned.prefix)
+    made: dict[str, list[FeatureExamples]] = {}
+    found = {}
+    with precision.computed_in(planned.prefix, name):
+        for split in (x for x in SPLITS if x in prepared.examples):
+            made[split] = []
+            for view in range(views.count(prepared) if split == "train" else 1):
+                planned, features, found[split] = _features(
+                    prepared, planned, split, view, weights, name
+                )
+                made[split].append(features)
+    sizes = {
+        split: len(each)
+        * sum(x.num_bytes(prepared.examples[split]) for x in planned.fields)
+        for split, each in made.items()
+    }
+    return Gathered(
+        planned=dataclasses.replace(planned, num_bytes=sum(sizes.values())),
+        splits={split: each[0] for split, each in made.items()},
+        views=made["train"],
+        found=found,
+        precision=name,
+        seconds=time.perf_counter() - began,
+    )
+
+
+def _precision(prepared: Prepared, planned: Plan) -> str:
+    stage = prepared.stage
+    if not stage.cache_tolerance:
+        return "float32"
+    return precision.choose(
+        planned.prefix,
+        prepared.examples["train"],
+        batch_size=stage.eval_batch_size,
+        tolerance=stage.cache_tolerance,
+    )
+
+
+def _features(
+    prepared: Prepared,
+    planned: Plan,
+    split: str,
+    view: int,
+    weights: str,
+    precise: str,
+) -> tuple[Plan, FeatureExamples, str]:
+    examples, make, seen = prepared.examples[split], None, None
+    if split == "train" and views.count(prepared) > 1:
+        make = views.maker(prepared, examples, view)
+        seen = views.describe(prepared, view)
+    fields, first = _first(prepared, planned, examples, make)
+    planned = dataclasses.replace(planned, fields=fields)
+    key = plain_files.digest(
+        weights,
+        keys.of_examples(examples, split, prepared.dataset.fingerprint),
+        keys.of_form(fields, prepared.stage.eval_batch_size, precise, seen),
+    )
+    run = functools.partial(
+        _arrays, prepared, planned, split, key=key, first=first, precise=precise
+    )
+    arrays, where = run(make=make)
+    features = FeatureExamples(
+        examples,
+        fields,
+        arrays,
+        names=planned.prefix.takes,
+        takes=planned.suffix.takes,
+        mapped=planned.place == "disk",
+    )
+    return planned, features, where
+
+
+def _first(
+    prepared: Prepared,
+    planned: Plan,
+    examples: pipeline.Examples,
+    make: MakeBatch | None,
+) -> tuple[tuple[Field, ...], dict[str, np.ndarray]]:
+    """Runs the prefix on its first batch: says what features there are, masks too."""
+    size = min(prepared.stage.eval_batch_size, len(examples))
+    indices, length = next(iter(passes(examples, size)))
+    given = planned.prefix.predict_on_batch(
+        (make or plain(examples))(indices, length, 0)
+    )
+    known = {field.name: field for field in planned.fields}
+    fields = []
+    for name, values in given.items():
+        field = known.get(name) or known[name.removesuffix("_mask")]
+        # In a lower precision it is given in another type than it is taken in.
+        dtype = field.dtype if name in known else str(values.dtype)
+        fields.append(
+            dataclasses.replace(
+                field,
+                name=name,
+                shape=tuple(values.shape[2 if field.by_token else 1 :]),
+                dtype=dtype,
+                stored=stored(prepared, dtype),
+            )
+        )
+    return tuple(fields), given
+
+
+def _arrays(
+    prepared: Prepared,
+    planned: Plan,
+    split: str,
+    *,
+    key: str,
+    first: Mapping[str, np.ndarray],
+    precise: str,
+    make: MakeBatch | None,
+) -> tuple[Arrays, str]:
+    """Returns the features of a split, and where they were found."""
+    examples, fields = prepared.examples[split], planned.fields
+    run = {
+        "batch_size": prepared.stage.eval_batch_size,
+        "make_batch": make,
+        "description": f"frozen layers, {split}",
+    }
+    if prepared.stage.cache != "memory":
+        needed = sum(field.num_bytes(examples) for field in fields)
+        try:
+            files.make_room(needed, limit=DISK_BYTES, keep=(key,))
+            for _ in range(2):
+                arrays, found = files.kept(
+                    planned.prefix, examples, fields, key=key, **run
+                )
+                size = prepared.stage.eval_batch_size
+                tolerance = _tolerance(fields, precise, default=0.0)
+                if not found or _agree(
+                    examples, fields, arrays, first, size, tolerance
+                ):
+                    break
+                say("note: kept features are not what the layers give: made anew")
+                shutil.rmtree(files.root() / key)
+            if planned.place == "memory":
+                arrays = {name: np.array(array) for name, array in arrays.items()}
+            return arrays, "kept by an earlier start" if found else "computed"
+        except OSError as error:
+            if planned.place == "disk":
+                raise RunError(
+                    "the features of frozen layers cannot be written",
+                    received=str(error),
+                    fix="declare Stage.cache = 'off', or make room",
+                ) from error
+            say(f"note: features are not kept for another start ({error})")
+    arrays = empty(fields, examples)
+    compute(planned.prefix, examples, fields, arrays, **run)
+    return arrays, "computed"
+
+
+def _tolerance(fields: Sequence[Field], precise: str, *, default: float) -> float:
+    types = {precise, *(y for x in fields for y in (x.dtype, x.stored))}
+    return max(TOLERANCES.get(name, default) for name in types)
+
+
+def _agree(
+    examples: pipeline.Examples,
+    fields: Sequence[Field],
+    arrays: Arrays,
+    first: Mapping[str, np.ndarray],
+    size: int,
+    tolerance: float,
+) -> bool:
+    """Tells whether kept features of the first batch are what the prefix gives now."""
+    indices, length = next(iter(passes(examples, min(size, len(examples)))))
+    held = FeatureExamples(examples, fields, arrays, names=(), takes=(), mapped=False)
+    found = held.batch(indices, length=length)
+    for field in fields:
+        now, then = (x[field.name].astype("float32") for x in (first, found))
+        if field.by_token and examples.lengths is not None:
+            place = np.arange(now.shape[1]) < examples.lengths[indices][:, None]
+            now, then = now[place], then[place]
+        scale = 1 + float(np.max(np.abs(now), initial=0))
+        if not np.allclose(now, then, rtol=0, atol=tolerance * scale):
+            return False
+    return True

@@ -1,0 +1,173 @@
+"""One pass over the examples: its batches, their lengths, and what comes out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+
+import numpy as np
+import rich.progress
+
+from tflearn.backbones.part import Part
+from tflearn.data.examples import Examples
+from tflearn.support.console import console
+from tflearn.support.errors import RunError
+from tflearn.training.features.examples import (
+    Arrays,
+    Field,
+    as_dtype,
+    offsets,
+    tokens,
+)
+
+#: Makes the batch of some examples, `(indices, length, number of the batch)`.
+MakeBatch = Callable[[np.ndarray, int | None, int], object]
+
+_MULTIPLE = 8
+#: A length of batches must be compiled, which takes as long as so many tokens.
+_SHAPE_TOKENS = 16_384
+
+
+def passes(
+    examples: Examples, batch_size: int
+) -> Iterator[tuple[np.ndarray, int | None]]:
+    """Gives every example once, texts sorted by length and hardly padded.
+
+    Args:
+        examples: The examples.
+        batch_size: Examples a batch; the last one may have fewer.
+
+    Yields:
+        Indices `(batch,)` and the length to pad to, None where there is none.
+    """
+    lengths = examples.lengths
+    order = np.arange(len(examples))
+    if lengths is not None:
+        order = np.argsort(lengths, kind="stable")
+    starts = range(0, len(order), batch_size)
+    parts = [order[start : start + batch_size] for start in starts]
+    if lengths is None:
+        yield from ((part, None) for part in parts)
+        return
+    longest = [int(np.max(lengths[part])) for part in parts]
+    fits = few_lengths(longest, _SHAPE_TOKENS / batch_size)
+    for part, length in zip(parts, longest, strict=True):
+        fit = next(x for x in fits if x >= length)
+        yield part, min(fit, examples.padded_lengths[-1])
+
+
+def few_lengths(longest: Sequence[int], cost: float) -> list[int]:
+    """Chooses the lengths of batches: each is compiled, and padding is computed.
+
+    The multiples of 8 for which the sum of all padded lengths, and a cost for each
+    length there is, is the smallest.
+
+    Args:
+        longest: Tokens of the longest text of every batch.
+        cost: What one more length costs, in tokens of one row of a batch.
+
+    Returns:
+        Ascending lengths; the last one holds every text.
+
+    Example:
+
+    >>> few_lengths([3, 7, 9, 60, 61], cost=20)
+    [16, 64]
+    >>> few_lengths([3, 7, 9, 60, 61], cost=1)
+    [8, 16, 64]
+    """
+    needed = np.array([-(-x // _MULTIPLE) * _MULTIPLE for x in longest])
+    sizes, counts = np.unique(needed, return_counts=True)
+    # best[i]: the least cost of the i shortest sizes, and which are taken for it.
+    best: list[tuple[float, list[int]]] = [(0.0, [])]
+    for end in range(1, len(sizes) + 1):
+        size = int(sizes[end - 1])
+        best.append(
+            min(
+                (
+                    best[start][0] + size * int(counts[start:end].sum()) + cost,
+                    [*best[start][1], size],
+                )
+                for start in range(end)
+            )
+        )
+    return best[-1][1]
+
+
+def plain(examples: Examples) -> MakeBatch:
+    """Returns what makes batches of examples as they are."""
+    return lambda indices, length, _: examples.batch(indices, length=length)
+
+
+def compute(
+    prefix: Part,
+    examples: Examples,
+    fields: Sequence[Field],
+    arrays: Arrays,
+    *,
+    batch_size: int,
+    make_batch: MakeBatch | None = None,
+    first: int = 0,
+    on_batch: Callable[[int], None] = lambda done: None,
+    description: str = "frozen layers",
+) -> None:
+    """Runs the prefix over examples and puts what it gives into arrays.
+
+    Args:
+        prefix: The prefix.
+        examples: The examples.
+        fields: What the arrays are.
+        arrays: Are filled.
+        batch_size: Examples a batch.
+        make_batch: Makes a batch; by default the examples as they are.
+        first: Batches that are there already.
+        on_batch: Called with the number of batches that are there.
+        description: Text of the progress bar.
+
+    Raises:
+        RunError: A feature is not finite in the type that it is kept in.
+    """
+    starts, size = offsets(examples), min(batch_size, len(examples))
+    make = make_batch or plain(examples)
+    plan = list(passes(examples, size))
+    for number, (indices, length) in enumerate(
+        rich.progress.track(plan[first:], description, console=console, transient=True),
+        start=first,
+    ):
+        filled = np.pad(indices, (0, size - len(indices)), mode="edge")
+        given = prefix.predict_on_batch(make(filled, length, number))
+        for field in fields:
+            values = np.asarray(given[field.name])[: len(indices)]
+            _put(arrays[field.name], field, values, examples, indices, starts)
+        on_batch(number + 1)
+
+
+def _put(
+    array: np.ndarray,
+    field: Field,
+    values: np.ndarray,
+    examples: Examples,
+    indices: np.ndarray,
+    starts: np.ndarray,
+) -> None:
+    with np.errstate(over="ignore"):
+        stored = values.astype(array.dtype, copy=False)
+    narrower = stored.dtype != values.dtype
+    if narrower and not np.array_equal(np.isfinite(stored), np.isfinite(values)):
+        raise RunError(
+            "features are too large for the type that they are to be kept in",
+            received=f"{float(np.max(np.abs(values))):.3g} in {field.stored}",
+            fix="leave Stage.cache_dtype at 'auto'",
+        )
+    if not field.by_token or examples.lengths is None:
+        array[indices] = stored
+        return
+    place, rows = tokens(examples.lengths, starts, indices, values.shape[1])
+    array[rows] = stored[place]
+
+
+def empty(fields: Sequence[Field], examples: Examples) -> dict[str, np.ndarray]:
+    """Returns arrays in memory for the features of some examples."""
+    return {
+        x.name: np.empty((x.rows(examples), *x.shape), as_dtype(x.stored))
+        for x in fields
+    }
