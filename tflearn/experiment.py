@@ -27,6 +27,7 @@ from tflearn.training import (
     course,
     export,
     interruption,
+    maintenance,
     placement,
     run_directory,
     unchanged,
@@ -223,6 +224,8 @@ def run(
         with outbox.sending(experiment.tracker, folder, experiment.name):
             pass
         return Report.from_json(files.read_json(folder / run_directory.REPORT))
+    for line in environment.untested():
+        say(f"warning: {line}")
     built = build(experiment)
     _check_same(built)
     say(built.devices.note + f", precision {built.precision}")
@@ -230,6 +233,7 @@ def run(
         run_directory.locked(folder),
         built.devices.scope(),
         interruption.listening(grace_seconds=experiment.grace_seconds),
+        maintenance.watching(),
         outbox.sending(experiment.tracker, folder, experiment.name) as box,
     ):
         fingerprints = {x.stage.name: x.dataset.fingerprint for x in built.stages}

@@ -35,6 +35,34 @@ def versions() -> dict[str, str]:
     return found
 
 
+def untested() -> list[str]:
+    """Returns a line for every library outside the range that the tests ran with.
+
+    Example:
+
+    >>> untested()
+    []
+    """
+    from packaging.requirements import Requirement
+
+    try:
+        declared = importlib.metadata.requires("tflearn-gin") or []
+    except importlib.metadata.PackageNotFoundError:
+        return []
+    found = []
+    for requirement in map(Requirement, declared):
+        if requirement.marker is not None and not requirement.marker.evaluate():
+            continue
+        try:
+            version = importlib.metadata.version(requirement.name)
+        except importlib.metadata.PackageNotFoundError:
+            version = "none"
+        if version == "none" or version not in requirement.specifier:
+            tested = str(requirement.specifier)
+            found.append(f"{requirement.name} {version} is untested, tested: {tested}")
+    return found
+
+
 def hardware() -> dict[str, object]:
     """Returns the processor, the cores this process may use, and the memory."""
     return {
