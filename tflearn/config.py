@@ -30,6 +30,8 @@ from tflearn.support.errors import ConfigError, TflearnError
 
 _EXPERIMENT = "tflearn.experiment.Experiment"
 _COMPARISON = "tflearn.commands.compare.Comparison"
+_RANKING = "tflearn.commands.rank.Ranking"
+_ROOTS = (_EXPERIMENT, _COMPARISON, _RANKING)
 # What gin adds to the message of an exception that passes a call of its own.
 _TRAIL = re.compile(r"\n  (?:No values supplied|In call to configurable '(\w+)')")
 _MISSING = re.compile(r".* missing \d+ required ")
@@ -91,6 +93,10 @@ class Declaration:
     def comparison(self) -> Any:
         """Makes the declared `Comparison`, or the default one."""
         return self._make(_COMPARISON)
+
+    def ranking(self) -> Any:
+        """Makes the declared `Ranking`, or the default one."""
+        return self._make(_RANKING)
 
     def operative_text(self) -> str:
         """Returns what was used so far, defaults included, as a gin file."""
@@ -203,7 +209,7 @@ def _tell_imports(scanner: Scanner) -> None:
 
 
 def _declaration(reader: Reader) -> Declaration:
-    found = (_root(reader.bindings, path) for path in (_EXPERIMENT, _COMPARISON))
+    found = (_root(reader.bindings, path) for path in _ROOTS)
     roots = [root for root in found if root is not None]
     reached = usage.trace(reader.bindings, roots)
     if roots:

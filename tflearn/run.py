@@ -64,6 +64,7 @@ MODES: Mapping[str, Mode] = MappingProxyType(
         ),
         "check": Mode(("--gin_file",), (*_DECLARED, "--topology")),
         "compare": Mode(("--gin_file",), (*_DECLARED, "--output_dir")),
+        "rank": Mode(("--gin_file",), (*_DECLARED, "--output_dir")),
         "inspect": Mode(("--run_dir",)),
         "resume_test": Mode(("--gin_file",), (*_DECLARED, "--output_dir", "--steps")),
         "evaluate": Mode(
