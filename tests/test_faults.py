@@ -13,7 +13,7 @@ import pytest
 from tflearn import backbones, experiment, objectives, regimes
 from tflearn.data import Data, sources
 from tflearn.support.errors import ConfigError, RunError
-from tflearn.training import faults, optimizers, phases
+from tflearn.training import faults, optimizers
 from tflearn.training.checkpoints import Checkpoints
 from tflearn.training.faults import Faults
 
@@ -159,9 +159,3 @@ def test_rollback_goes_on_with_a_lower_rate(tmp_path, capsys) -> None:
 def test_rollbacks_have_an_end(tmp_path) -> None:
     with pytest.raises(RunError, match="numbers went wrong in stage 'tune'"):
         run(tmp_path / "run", Faults(policy="rollback", most=2), poison=1e30)
-
-
-def test_phases_cannot_go_back() -> None:
-    phase = phases.Phase(regime=regimes.frozen(), until="4 steps")
-    with pytest.raises(ConfigError, match="one phase does not fit"):
-        experiment.build(declare(Faults(policy="rollback"), phases=[phase]))

@@ -16,6 +16,7 @@ import numpy as np
 from tflearn import regimes
 from tflearn.backbones import graph
 from tflearn.distribution import processes
+from tflearn.support import storage
 from tflearn.support.console import say
 from tflearn.support.errors import ConfigError
 from tflearn.support.patterns import matches
@@ -77,12 +78,6 @@ def check(prepared: Prepared, *, earlier: Sequence[str] = ()) -> tuple[str, ...]
         TflearnError: Something does not fit.
     """
     stage = prepared.stage
-    if stage.phases and stage.faults.policy == "rollback":
-        raise ConfigError(
-            "a checkpoint of one phase does not fit the optimizer of the next",
-            received=f"stage '{stage.name}' with phases and the policy 'rollback'",
-            fix="declare the phases as stages, or faults.Faults.policy = 'skip'",
-        )
     with regimes.rehearsal():
         legs = plan(prepared, prepared.total_steps or 10**9)
         notes = _choices(prepared)
@@ -344,7 +339,10 @@ def make_hold(
             found = anchor.importance(prepared, earlier)
             if processes.is_chief():
                 fisher.write(path, found)
+                storage.push(folder)
             processes.meet()
+            if not processes.is_chief():
+                storage.pull(folder, deep=False)
         importances = fisher.read(path)
     say(
         f"{anchor.name} holds '{anchor.pattern}' at the weights of the stage's start "

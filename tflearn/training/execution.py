@@ -14,27 +14,24 @@ import numpy as np
 
 from tflearn import regimes
 from tflearn.distribution import processes
+from tflearn.support import storage
 from tflearn.support.console import say
 from tflearn.training import (
     averaging,
-    budgets,
     course,
     faults,
+    length,
     loop,
     placement,
+    recovery,
 )
 from tflearn.training.checkpoints import Checkpoints
 from tflearn.training.features.shortcut import shortcut
-from tflearn.training.intervals import (
-    Observer,
-    Run,
-    State,
-    rewrite_log,
-    scores,
-    validate,
-)
+from tflearn.training.intervals import Run, rewrite_log, scores, validate
 from tflearn.training.layer_rates import innermost, lines
 from tflearn.training.stage import Prepared
+from tflearn.training.state import Observer, State
+from tflearn.training.track import Track
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -82,14 +79,16 @@ def execute(
     """
     model, stage = prepared.network.model, prepared.stage
     regimes.reinitialize(model, census)
-    length = _settled_length(prepared, folder)
-    legs = course.plan(prepared, length["total_steps"])
+    state = length.settled(prepared, folder)
+    legs = course.plan(prepared, state.total_steps)
     average = stage.average() if stage.average is not None else None
     needed = stage.anchor is not None or average is not None
     start = course.start_weights(prepared, folder) if needed else {}
     hold = course.make_hold(prepared, folder, start, earlier or {})
     never = course.always_frozen(legs)
     frozen = regimes.frozen_digests(model, never)
+    digests = regimes.frozen_digests(model, legs[0].census)
+    track = Track(prepared, legs, hold, total_steps=state.total_steps)
     with contextlib.ExitStack() as opened:
 
         def checkpoints(name: str, keep: int | None = 2, **more: Any) -> Checkpoints:
@@ -100,31 +99,41 @@ def execute(
         saved = checkpoints(
             "checkpoints", stage.keep_last, keep_every=stage.keep_every, background=True
         )
-        first = course.leg_at(legs, saved.latest or 0)
-        digests = regimes.frozen_digests(model, legs[first].census)
-        course.enter(prepared, legs[first], hold, total_steps=length["total_steps"])
+        metrics: Sequence[np.ndarray] = ()
+        if saved.latest is None:
+            track.enter(0)
+        else:
+            found = track.restore(saved)
+            state, metrics = State(**found.record), found.metrics
+            say(
+                f"resumed stage '{stage.name}' at step {state.step} "
+                f"of {state.total_steps}"
+            )
         lies = placement.census(model, model.optimizer)
         if lies:
             say(placement.describe(lies))
         rates = lines(model.optimizer)
         for line in rates:
             say(line)
-        state = _restore(prepared, saved, length)
-        short = shortcut(prepared, folder, total_steps=length["total_steps"])
+        short = shortcut(prepared, folder, total_steps=state.total_steps)
         run = Run(
             prepared=prepared,
             trained=short.prepared if short else prepared,
             folder=folder,
             state=state,
             checkpoints=saved,
+            track=track,
             best=checkpoints("best") if stage.restore_best else None,
             kept=checkpoints("soup", None) if average and average.candidates else None,
             average=average,
             observers=observers,
-            metrics=saved.metrics(state.step) if state.inside else (),
+            metrics=metrics,
             began=time.perf_counter() - state.seconds,
             fit=short.fit if short else None,
         )
+        if processes.is_chief():
+            # What was settled is in the bucket before a checkpoint that relies on it.
+            storage.push(folder)
         if saved.latest is None:
             # A fault in the first interval goes back to here.
             saved.save(
@@ -135,7 +144,7 @@ def execute(
             )
         if processes.is_chief():
             rewrite_log(folder / "metrics.jsonl", state)
-        _train(run, legs[first:], hold, state.digests or digests, callbacks)
+        _train(run, digests, callbacks)
         notes = list(rates)
         notes += [course.describe(leg) for leg in legs] if len(legs) > 1 else []
         notes += _finish(run, start)
@@ -153,28 +162,28 @@ def execute(
 
 def _train(
     run: Run,
-    legs: Sequence[course.Leg],
-    hold: course.Hold | None,
     digests: Mapping[str, str],
     callbacks: Callable[[State], Sequence[keras.callbacks.Callback]],
 ) -> None:
     """Trains the phases that remain, the first of them entered and restored."""
-    prepared, state, model = run.prepared, run.state, run.prepared.network.model
-    for number, leg in enumerate(legs):
-        if number:
-            course.go_on(prepared, leg, hold, total_steps=state.total_steps)
-            state.digests = regimes.frozen_digests(model, leg.census)
-            digests = state.digests
-        _train_leg(run, leg, callbacks)
-        while run.fault:
-            run.recover()
-            _train_leg(run, leg, callbacks)
-        regimes.check_unchanged(model, leg.census, digests)
-        if state.stopped or state.step < leg.span.end:
+    track, state, model = run.track, run.state, run.prepared.network.model
+    while True:
+        _train_leg(run, track.leg, callbacks)
+        if run.fault:
+            recovery.recover(run)
+            continue
+        before = digests if track.is_first else state.digests
+        regimes.check_unchanged(model, track.leg.census, before)
+        if state.stopped or state.step < track.leg.span.end or track.is_last:
             return
-        if number + 1 < len(legs) and innermost(model.optimizer).use_ema:
+        if innermost(model.optimizer).use_ema:
             # `fit` ended with the averages; the next phase goes on from the weights.
-            run.checkpoints.restore(model, optimizer=model.optimizer)
+            run.restore()
+            if state.step < track.leg.span.end:
+                # The newest checkpoint was damaged: its steps are trained again.
+                continue
+        track.go_on()
+        state.digests = regimes.frozen_digests(model, track.leg.census)
 
 
 def _train_leg(
@@ -191,7 +200,7 @@ def _train_leg(
             total_steps=state.step if state.stopped else leg.span.end,
             interval_steps=state.interval,
             start_step=state.step,
-            seconds=_seconds_left(prepared, state),
+            seconds=length.seconds_left(prepared, state),
             inside=state.inside,
             metrics=run.metrics if state.inside else (),
             save_steps=prepared.stage.save_steps,
@@ -250,55 +259,3 @@ def _ended(run: Run, start: Mapping[str, np.ndarray]) -> averaging.Ended:
             course.named(prepared.network.model, kept.read(step)) if kept else {}
         ),
     )
-
-
-def _settled_length(prepared: Prepared, folder: pathlib.Path) -> dict[str, int]:
-    """Returns the length of the stage that its first process settled on."""
-    return processes.once(folder / "length.json", lambda: _length(prepared))
-
-
-def _restore(prepared: Prepared, saved: Checkpoints, length: dict[str, int]) -> State:
-    """Restores the newest checkpoint, if there is one."""
-    if saved.latest is None:
-        return State(total_steps=length["total_steps"], interval=length["interval"])
-    model = prepared.network.model
-    state = State(**saved.restore(model, optimizer=model.optimizer))
-    say(
-        f"resumed stage '{prepared.stage.name}' at step {state.step} "
-        f"of {state.total_steps}"
-    )
-    return state
-
-
-def _length(prepared: Prepared) -> dict[str, int]:
-    if prepared.total_steps is not None:
-        return {"total_steps": prepared.total_steps, "interval": prepared.interval}
-    budget = budgets.parse(prepared.stage.budget)
-    loop.compile_model(
-        prepared.network.model,
-        optimizer=prepared.make_optimizer(1000),
-        loss=prepared.loss(),
-        metrics=prepared.metrics(),
-        jit_compile=prepared.stage.jit_compile,
-    )
-    seconds = loop.measure_step_seconds(prepared.network.model, prepared.batches)
-    total = budgets.total_steps(
-        budget,
-        num_examples=len(prepared.examples["train"]),
-        batch_size=prepared.stage.batch_size,
-        step_seconds=seconds,
-    )
-    say(
-        f"{prepared.stage.budget} are about {total} steps "
-        f"at {1 / seconds:.1f} steps a second, measured now"
-    )
-    # The clock is read at interval ends: twenty of them keep the overrun below 5 %.
-    return {
-        "total_steps": total,
-        "interval": max(1, min(prepared.interval, total // 20)),
-    }
-
-
-def _seconds_left(prepared: Prepared, state: State) -> float | None:
-    limit = budgets.parse(prepared.stage.budget).seconds
-    return None if limit is None else max(0.0, limit - state.seconds)

@@ -7,57 +7,21 @@ import json
 import math
 import pathlib
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
 from tflearn.distribution import processes
 from tflearn.distribution.arrays import to_host
-from tflearn.support import files
-from tflearn.support.console import say
+from tflearn.support import files, storage
 from tflearn.support.errors import RunError
 from tflearn.training import averaging, faults, interruption, loop
 from tflearn.training.assessment import assess, measure
 from tflearn.training.checkpoints import Checkpoints
 from tflearn.training.stage import Prepared
-
-
-@dataclasses.dataclass(kw_only=True)
-class State:
-    """What a stage remembers between intervals; saved with every checkpoint.
-
-    Args:
-        step: Steps trained.
-        inside: How many of them belong to an interval that has not ended.
-        total_steps: Where the stage ends.
-        interval: Steps between validations.
-        history: One dict an interval.
-        best: Best headline metric on the validation split.
-        best_step: Where it was reached.
-        waited: Validations since then.
-        seconds: Wall-clock time spent training.
-        stopped: Why it ended early, or an empty string.
-        rollbacks: How often the stage went back after a fault.
-        digests: Fingerprints of what is frozen in this phase, from its beginning;
-            empty in the first phase, where the stage's beginning tells.
-    """
-
-    step: int = 0
-    inside: int = 0
-    total_steps: int = 0
-    interval: int = 0
-    history: list[dict[str, float]] = dataclasses.field(default_factory=list)
-    best: float | None = None
-    best_step: int = 0
-    waited: int = 0
-    seconds: float = 0.0
-    stopped: str = ""
-    rollbacks: int = 0
-    digests: dict[str, str] = dataclasses.field(default_factory=dict)
-
-
-Observer = Callable[[State], None]
+from tflearn.training.state import Observer, State
+from tflearn.training.track import Track
 
 
 @dataclasses.dataclass(kw_only=True)
@@ -71,6 +35,7 @@ class Run:
         folder: The stage's folder.
         state: Where it stands.
         checkpoints: All of a process that goes on.
+        track: Its phases.
         best: Weights of the best validation, if they are wanted.
         kept: Weights of several good ones, for an average.
         average: What is made of them.
@@ -85,6 +50,7 @@ class Run:
     folder: pathlib.Path
     state: State
     checkpoints: Checkpoints
+    track: Track
     best: Checkpoints | None
     kept: Checkpoints | None
     average: averaging.Average | None
@@ -107,12 +73,13 @@ class Run:
         state.step, state.inside = step, 0
         state.seconds = time.perf_counter() - self.began
         row = {"step": step, **{k: float(v) for k, v in logs.items()}}
-        row |= validate(self.trained) | self._probe()
         # What is decided below hangs on these numbers and on the clock.
         row, state.seconds = processes.agree([row, state.seconds])
         state.history.append(row)
-        if self._is_faulty():
+        self.fault = self._find_fault()
+        if self.fault:
             return True
+        row |= processes.agree(validate(self.trained) | self._probe())
         stop = _judge(prepared, state, self.best)
         if self.average is not None and self.kept is not None:
             _keep(prepared, state, self.kept, self.average.candidates)
@@ -123,10 +90,11 @@ class Run:
         )
         for observe in self.observers if processes.is_chief() else ():
             observe(state)
+        self._put()
         interruption.check(self._saved())
         return stop
 
-    def _is_faulty(self) -> bool:
+    def _find_fault(self) -> str:
         """Judges the newest interval; what is wrong ends this call of `fit`."""
         declared, model = self.prepared.stage.faults, self.prepared.network.model
         left_out = faults.skipped(model.optimizer, declared)
@@ -136,54 +104,22 @@ class Run:
                 received=f"{left_out} steps left out",
                 expected=f"at most {declared.most}: faults.Faults.most",
             )
-        self.fault = faults.find(self.state.history, declared)
-        return bool(self.fault)
+        found = faults.find(self.state.history, declared)
+        # Its last step alone may have spoilt them: nothing to go back to may be saved.
+        if not found and not faults.are_finite(model.trainable_variables):
+            found = "the weights are no numbers"
+        return found
 
-    def recover(self) -> None:
-        """Goes back to the last checkpoint after a fault, or stops the run.
-
-        Raises:
-            RunError: The policy is to stop, or it went back too often.
-        """
-        state, stage = self.state, self.prepared.stage
-        fault, end, times = self.fault, state.step, state.rollbacks
-        declared, self.fault = stage.faults, ""
-        if declared.policy == "stop" or times == declared.most:
-            raise self._stopped(fault)
-        self._restore()
-        state.rollbacks = times + 1
-        rate = declared.slower**state.rollbacks
-        faults.slow_down(self.prepared.network.model.optimizer, rate)
-        say(
-            f"warning: {fault} at step {end}; back to step {state.step}, the learning "
-            f"rate is {rate:.4g} of the declared one from there on"
-        )
-
-    def _restore(self) -> None:
-        model, saved = self.prepared.network.model, self.checkpoints
-        vars(self.state).update(saved.restore(model, optimizer=model.optimizer))
-        self.metrics = saved.metrics(self.state.step) if self.state.inside else ()
-
-    def _stopped(self, fault: str) -> RunError:
-        """Finds the step of a fault, and its rows, for the error that ends the run."""
-        end, found = self.state.step, {}
-        # A checkpoint may be of an earlier phase, which this optimizer does not fit.
-        if not self.prepared.stage.phases and processes.count() == 1:
-            self._restore()
-            found = faults.locate(self.prepared, start=self.state.step, end=end)
-        told = {"fault": fault, "by": end, **found}
-        path = self.folder / "fault.json"
-        if processes.is_chief():
-            files.write_json(path, told)
-        where = f"step {found['step']}" if found else f"by step {end}"
-        rows = f", rows {', '.join(found['rows'][:4])} ..." if found else ""
-        return RunError(
-            f"numbers went wrong in stage '{self.prepared.stage.name}'",
-            received=f"{fault}; {where}{rows}",
-            expected="a finite loss",
-            fix=f"look at {path}; a lower learning rate, clipping, or "
-            "faults.Faults.policy = 'rollback' or 'skip'",
-        )
+    def restore(self) -> None:
+        """Goes back to the newest whole checkpoint; rollbacks are not forgotten."""
+        state, rollbacks = self.state, self.state.rollbacks
+        found = self.track.restore(self.checkpoints)
+        vars(state).update(found.record)
+        self.metrics = found.metrics
+        state.rollbacks = max(rollbacks, state.rollbacks)
+        if state.rollbacks:
+            rate = self.prepared.stage.faults.slower**state.rollbacks
+            faults.slow_down(self.prepared.network.model.optimizer, rate)
 
     def on_inside(self, step: int, inside: int, ends: bool) -> None:
         """Saves in the middle of an interval, its unfinished metrics too."""
@@ -201,8 +137,13 @@ class Run:
             record=dataclasses.asdict(state),
             metrics=self.trained.network.model.metrics_variables,
         )
+        self._put()
         if ends:
             raise interruption.Stopped(self._saved())
+
+    def _put(self) -> None:
+        if processes.is_chief():
+            storage.push(self.folder)
 
     def _saved(self) -> str:
         return f"step {self.state.step} of stage '{self.prepared.stage.name}' is saved"

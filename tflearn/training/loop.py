@@ -22,7 +22,7 @@ from tflearn.backbones import graph
 from tflearn.data import pipeline, waiting
 from tflearn.distribution import processes, tf_batches, tf_strategy, tf_training
 from tflearn.training import interruption
-from tflearn.training.checkpoints import state_variables
+from tflearn.training.variables import state_variables
 
 Logs = dict[str, float]
 

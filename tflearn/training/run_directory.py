@@ -10,8 +10,9 @@ from collections.abc import Iterator
 from typing import Protocol
 
 from tflearn.distribution import processes
-from tflearn.support import environment, files, secrets
-from tflearn.support.errors import RunError
+from tflearn.support import environment, files, secrets, storage
+from tflearn.support.console import say
+from tflearn.support.errors import ConfigError, RunError
 
 CONFIG = "config.gin"
 REPORT = "report.json"
@@ -42,6 +43,7 @@ def is_finished(folder: pathlib.Path, declared: Declared | None) -> bool:
         RunError: The folder holds something else. Nothing is changed.
     """
     processes.check_same(_text(declared), "declaration")
+    storage.pull(folder, deep=False)
     return processes.on_first(lambda: _holds_report(folder, declared))
 
 
@@ -52,13 +54,13 @@ def _holds_report(folder: pathlib.Path, declared: Declared | None) -> bool:
     if not config.exists():
         raise RunError(
             "the output directory is not empty and holds no run",
-            received=str(folder),
+            received=storage.shown(folder),
             fix="choose another --output_dir",
         )
     if not secrets.same(config.read_text(encoding="utf-8"), _text(declared)):
         raise RunError(
             "the output directory holds another experiment",
-            received=f"{folder}; first differences: "
+            received=f"{storage.shown(folder)}; first differences: "
             + "; ".join(_differences(config.read_text(encoding="utf-8"), declared)),
             fix="choose another --output_dir, or restore the declaration",
         )
@@ -74,15 +76,48 @@ def locked(folder: pathlib.Path) -> Iterator[None]:
 
     Raises:
         RunError: Another run works in it, or it cannot be made.
+        ConfigError: It is of a kind that several processes cannot write to.
     """
+    if processes.count() > 1 and storage.is_packed(folder):
+        raise ConfigError(
+            "several processes write a checkpoint together, which Orbax does in "
+            "folders and under gs:// alone",
+            received=storage.shown(folder),
+            fix="choose another --output_dir",
+        )
     with contextlib.ExitStack() as held:
         # Returns nothing that would have to be told the others.
         processes.on_first(lambda: bool(held.enter_context(_locked(folder))))
+        storage.pull(folder)
+        try:
+            yield
+        except BaseException:
+            with _told():
+                _put(folder)
+            raise
+        _put(folder)
+
+
+def _put(folder: pathlib.Path) -> None:
+    if processes.is_chief():
+        storage.push(folder)
+
+
+@contextlib.contextmanager
+def _told() -> Iterator[None]:
+    """Lets an error through that came first; says what went wrong after it."""
+    try:
         yield
+    except RunError as error:
+        say(f"warning: {error}")
 
 
 @contextlib.contextmanager
 def _locked(folder: pathlib.Path) -> Iterator[None]:
+    if storage.is_copy(folder):
+        with storage.locked(folder):
+            yield
+        return
     try:
         folder.mkdir(parents=True, exist_ok=True)
         lock = (folder / _LOCK).open("w")
@@ -112,6 +147,8 @@ def write_start(folder: pathlib.Path, declared: Declared | None) -> None:
         folder / "environment.json",
         {"versions": environment.versions(), "hardware": environment.hardware()},
     )
+    # Claimed: another experiment is refused from now on.
+    storage.push(folder)
 
 
 def write_operative(folder: pathlib.Path, declared: Declared | None) -> None:
