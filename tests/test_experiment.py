@@ -74,6 +74,8 @@ def without_times(report) -> dict:
         stage.pop("seconds")
         # Where features came from, and how long they took.
         stage.pop("cache")
+        # How long steps waited, and the shapes that the last process met.
+        stage.pop("input")
         stage["notes"] = [x for x in stage["notes"] if not x.startswith("cached:")]
     return found
 

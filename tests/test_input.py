@@ -115,8 +115,8 @@ def quicker(tokenizer: Any) -> Callable[[Sequence[str]], Any]:
     return found
 
 
-# What a tokenizer may trip over: controls, accents, joined letters, Chinese, emoji, zero width, private and unassigned points, words that are too long, and texts
-# that spell special tokens.
+# Controls, accents, joined letters, Chinese, emoji, zero width, private and unassigned
+# points, words that are too long, special tokens spelt out.
 LETTERS = st.one_of(
     st.characters(exclude_categories=("Cs",)),
     st.sampled_from("ab .,'-\t\n\x00\x7f\x85\u00a0\u00ad\u200b\u200d\u0301\u0338"),
@@ -328,8 +328,6 @@ class TestKeptTokens:
         self.encoder().tokenize(corpora[1])
         (second,) = set(folder.iterdir()) - {first}
         # Seconds are all that some file systems tell apart.
-        import os
-
         os.utime(first, (1, 1))
         os.utime(second, (2, 2))
         self.encoder().tokenize(corpora[0])

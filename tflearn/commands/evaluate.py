@@ -19,7 +19,7 @@ from tflearn.data.spec import TARGET_KINDS
 from tflearn.evaluation import Evaluation, evaluate
 from tflearn.experiment import Experiment
 from tflearn.reports.tables import metrics_table
-from tflearn.support import files
+from tflearn.support import files, storage
 from tflearn.support.console import console, say
 from tflearn.support.errors import ConfigError, DataError, nearest
 from tflearn.training import assessment, finished, forgetting
@@ -50,10 +50,11 @@ def main(arguments: Arguments) -> int:
     label = pathlib.Path(arguments.input).name if arguments.input else name
     console.print(metrics_table({label: evaluation}))
     target = pathlib.Path(
-        arguments.output or pathlib.Path(run_dir, "evaluations", f"{label}.json")
+        arguments.output or storage.local(run_dir) / "evaluations" / f"{label}.json"
     )
     files.write_json(target, {"notes": list(dataset.notes), **evaluation})
-    say(f"written: {target}")
+    storage.push(target)
+    say(f"written: {storage.shown(target)}")
     return 0
 
 
@@ -67,6 +68,9 @@ def _with_labels(
     run = finished.open_run(arguments.run_dir or "")
     stage = declared.stages[-1]
     data = dataclasses.replace(stage.data(), classes=tuple(labels["classes"]) or None)
+    if data.max_length == "auto":
+        cut = {name: labels[name] for name in ("max_length", "truncate")}
+        data = dataclasses.replace(data, **cut)
     if arguments.input:
         data = _on_file(data, arguments.input)
     dataset = data.load(target_kind=run.task, require_train=False)

@@ -41,7 +41,8 @@ class Data:
         bad_row_tolerance: Share of a split's rows that may be unusable.
         allow_overlap: Whether training rows may occur in other splits.
         max_length: Longest text in tokens, special ones included. None: what the
-            backbone takes.
+            backbone takes. `auto`: a length that leaves 99.5 % of the training texts
+            whole; longer ones are cut and counted.
         truncate: Whether longer texts are cut. Otherwise they are an error.
         augment: Makers of Keras layers that change training images.
         balance: `none`; `class_weights`: each class weighs the same in the loss;
@@ -79,7 +80,7 @@ class Data:
     label_separator: str | None = None
     bad_row_tolerance: float = 0.0
     allow_overlap: bool = False
-    max_length: int | None = None
+    max_length: int | str | None = None
     truncate: bool = False
     augment: tuple[Callable[[], keras.Layer], ...] = ()
     balance: str = "none"
@@ -157,8 +158,14 @@ class Data:
         }
         for field, (least, most) in limits.items():
             value = getattr(self, field)
-            if value is None:
+            if value is None or (field == "max_length" and value == "auto"):
                 continue
+            if isinstance(value, str):
+                raise ConfigError(
+                    f"data.Data.{field} is a number",
+                    received=value,
+                    nearest="auto" if field == "max_length" else None,
+                )
             if value < least or (most is not None and value > most):
                 raise ConfigError(
                     f"data.Data.{field} is out of its range",

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import functools
 import os
+import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -17,7 +18,9 @@ import numpy as np
 from absl import flags
 
 from tflearn.data import waiting
-from tflearn.data.batches import Share, TrainBatch, TrainBatches
+from tflearn.data.batches import TrainBatches
+from tflearn.data.input_clock import Clock
+from tflearn.data.raw_batches import Share, TrainBatch
 from tflearn.distribution.arrays import share
 from tflearn.support.console import say
 
@@ -80,7 +83,7 @@ class Stream(grain.IterDataset):
         try:
             return ahead.get()
         except waiting.Stalled:
-            raise self.lost(step - self._start, "a batch does not come") from None
+            raise self.lost(step - self._start, "reading hangs") from None
         finally:
             ahead.close()
 
@@ -112,16 +115,21 @@ class Stream(grain.IterDataset):
             problem,
             step=step + 1,
             rows=batches.indices(step).tolist(),
-            received=f"{batches.workers} worker processes; data.Data.stall_seconds "
-            f"is {batches.stall_seconds:g}",
+            received=f"data.Data.stall_seconds is {batches.stall_seconds:g}, workers "
+            f"is {batches.workers}",
             fix="run the same command again: it goes on from the last checkpoint. "
-            "Look at the disk these rows are on, at the memory, and at "
-            "data.Data.workers",
+            "Look at the disk these rows are on, and at the memory",
         )
 
     def worker(self, place: int, first: int) -> str:
         """Names the worker that makes the batch of a place, given their first one."""
-        return f"data worker {(place - first) % max(1, self._batches.workers)}"
+        workers = self._batches.workers
+        return f"data worker {(place - first) % workers}" if workers else "reading"
+
+    @property
+    def clock(self) -> Clock:
+        """Counts the time that training waits."""
+        return self._batches.clock
 
     @property
     def count(self) -> int:
@@ -141,11 +149,13 @@ class _Iterator(grain.DatasetIterator):
     def __next__(self) -> TrainBatch:
         if self._place >= self._stream.count:
             raise StopIteration
+        asked = time.perf_counter()
         try:
             batch = self._stream.head(self._place) or self._from_tail()
         except Exception as error:
             self._stream.failure = error
             raise
+        self._stream.clock.add(batch, asked)
         self._place += 1
         if self._place == self._stream.count:
             # Keras never asks for one more, and worker processes would live on.

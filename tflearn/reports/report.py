@@ -43,6 +43,9 @@ class StageReport:
         cache: What of the model was computed once instead of at every step: `layers`,
             `share` of the work, `features`, `bytes`, `place`, `seconds`, and `sample`,
             a metric from features and the same live. Empty where nothing was.
+        input: What steps were fed: `shapes` of batches, `waiting_share` of the time of
+            training and `waiting_seconds`; of texts also `lengths` that batches are
+            padded to and `padding_share` of their tokens.
     """
 
     name: str
@@ -59,6 +62,7 @@ class StageReport:
     frozen_proof: dict[str, Any] = dataclasses.field(default_factory=dict)
     temperature: float | None = None
     cache: dict[str, Any] = dataclasses.field(default_factory=dict)
+    input: dict[str, Any] = dataclasses.field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
         """Returns the report as JSON knows it; NaN and infinities become null."""

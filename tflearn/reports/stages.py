@@ -21,7 +21,7 @@ from tflearn.reports.report import StageReport
 from tflearn.reports.tables import census_table
 from tflearn.support import files, system
 from tflearn.support.console import console, say
-from tflearn.training import assessment, budgets, course, memory
+from tflearn.training import assessment, budgets, course, input_clock, memory
 from tflearn.training.checkpoints import Checkpoints
 from tflearn.training.execution import Outcome, State, execute
 from tflearn.training.faults import row_name
@@ -70,7 +70,10 @@ def run_stage(
             folder,
             census=census,
             earlier=earlier,
-            callbacks=lambda state: [_progress(prepared, state, bars)],
+            callbacks=lambda state: [
+                input_clock.Waiting(prepared.batches.clock),
+                _progress(prepared, state, bars),
+            ],
             observers=_observers(prepared, folder, outbox),
         )
     report = _report(prepared, census, outcome)
@@ -145,6 +148,9 @@ def _report(
     epoch = budgets.steps_per_epoch(
         len(prepared.examples["train"]), prepared.stage.new_per_step
     )
+    fed = input_clock.describe(prepared.batches)
+    for line in input_clock.notes(fed):
+        say(f"note: {line}")
     stopped = [f"stopped early: {state.stopped}"] if state.stopped else []
     return StageReport(
         name=prepared.stage.name,
@@ -166,6 +172,7 @@ def _report(
         frozen_proof=outcome.proof,
         temperature=temperature,
         cache=dict(outcome.cache),
+        input=fed,
     )
 
 

@@ -42,7 +42,12 @@ def prepare(stage: Stage, backbone: Backbone, *, seed: int) -> Prepared:
     """
     _check(stage)
     data, objective = stage.data(), stage.objective()
-    dataset = data.load(target_kind=objective.target_kind)
+    dataset = pipeline.settle_length(
+        data.load(target_kind=objective.target_kind),
+        backbone.encoder,
+        any_length=objective.any_length,
+    )
+    data = dataset.data
     examples = encode(objective, dataset, backbone)
     old = stage.rehearsal and stage.rehearsal.load(
         dataset,

@@ -1,0 +1,101 @@
+"""The few lengths that texts are padded to, and how much of a batch that is."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from tflearn.data.batches import TrainBatches
+    from tflearn.data.examples import Examples
+
+#: Shares of the texts that fit into each of the lengths they are padded to.
+_QUANTILES = (0.5, 0.8, 0.95, 1.0)
+_LENGTH_MULTIPLE = 8
+# Steps that are looked at, evenly spread over an epoch.
+_STEPS = 512
+#: Share of the training texts that `max_length = 'auto'` leaves whole.
+AUTO_SHARE = 0.995
+
+
+def fitting_lengths(lengths: np.ndarray, limit: int) -> tuple[int, ...]:
+    """Returns the few lengths that texts are padded to.
+
+    Args:
+        lengths: Tokens of each text, `(n,)`.
+        limit: The longest that is taken.
+
+    Returns:
+        Ascending lengths; the last one holds every text.
+
+    Example:
+
+    >>> fitting_lengths(np.array([3, 9, 10, 30]), limit=24)
+    (16, 24)
+    """
+    quantiles: Any = np.quantile(lengths, _QUANTILES, method="higher")
+    rounded = (_rounded(int(quantile)) for quantile in quantiles)
+    return tuple(sorted({min(max(length, 1), limit) for length in rounded}))
+
+
+def chosen_length(lengths: np.ndarray, limit: int) -> int:
+    """Chooses the longest text from how long the texts are.
+
+    Args:
+        lengths: Tokens of each training text, `(n,)`.
+        limit: The longest that the backbone takes.
+
+    Returns:
+        A length that leaves `AUTO_SHARE` of the texts whole.
+
+    Example:
+
+    >>> chosen_length(np.array([5] * 999 + [400]), limit=512)
+    8
+    """
+    quantile: Any = np.quantile(lengths, AUTO_SHARE, method="higher")
+    return min(_rounded(int(quantile)), limit)
+
+
+def padded_length(examples: Examples, indices: np.ndarray) -> int | None:
+    """Returns the length that a batch of texts is padded to; None for all others.
+
+    A process that makes some of its rows has to know what the others need.
+    """
+    lengths, fits = examples.lengths, examples.padded_lengths
+    if lengths is None or not fits:
+        return None
+    longest = int(np.max(lengths[indices]))
+    return next(fit for fit in fits if fit >= longest)
+
+
+def padding(batches: TrainBatches) -> dict[str, Any]:
+    """Returns how much of the batches of an epoch is padding.
+
+    Args:
+        batches: The batches.
+
+    Returns:
+        `lengths` that batches are padded to, and `padding_share` of their tokens; empty
+        for what is no text, or is packed.
+    """
+    examples = batches.examples
+    if examples.lengths is None or not examples.padded_lengths or not len(examples):
+        return {}
+    size = len(batches.indices(0))
+    steps = -(-len(examples) // size)
+    real, whole, met = 0, 0, set()
+    for step in np.unique(np.linspace(0, steps - 1, min(steps, _STEPS)).astype(int)):
+        indices = batches.indices(int(step))
+        length = padded_length(examples, indices)
+        if length is None:
+            return {}
+        met.add(length)
+        real += int(np.sum(examples.lengths[indices]))
+        whole += length * len(indices)
+    return {"lengths": sorted(met), "padding_share": 1 - real / whole}
+
+
+def _rounded(length: int) -> int:
+    return -(-length // _LENGTH_MULTIPLE) * _LENGTH_MULTIPLE
