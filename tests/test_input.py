@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import importlib.util
 import io
@@ -9,22 +10,30 @@ import json
 import os
 import pathlib
 import random
+import time
 import unicodedata
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import keras
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.conftest import SHARED_DATA
-from tflearn import backbones
+from tflearn import backbones, data
 from tflearn.backbones import kept_tokens, word_tokens
+from tflearn.backbones.images import ImageEncoder
 from tflearn.backbones.packing import Packing
 from tflearn.backbones.text import TextEncoder
+from tflearn.data import pipeline
+from tflearn.data.examples import ImageExamples
+from tflearn.data.input_clock import Clock
 from tflearn.support import cache
+from tflearn.support.errors import ConfigError, DataError
 from tflearn.support.ragged import Ragged
+from tflearn.training import input_clock, loop
 
 hub = backbones.import_keras_hub()
 
@@ -350,3 +359,243 @@ class TestKeptTokens:
         assert len(self.encoder().tokenize(self.texts).ids) == 200
         assert "tokens are not kept" in capsys.readouterr().out
         assert cache.root().is_file()
+
+
+class TestMappedImages:
+    """Images that outgrow memory are decoded once, into a file."""
+
+    def examples(self, **changed: Any) -> pipeline.Examples:
+        draw = np.random.default_rng(0)
+        images = [draw.integers(0, 256, (9, 7, 3), np.uint8) for _ in range(20)]
+        images[3] = images[3] + np.uint8(changed.pop("other_pixels", 0))
+        columns = {"image": images, "label": ["a", "b"] * 10}
+        encoder = ImageEncoder(image_size=changed.pop("size", (4, 4)), channels=3)
+        left = changed.pop("left", slice(None))
+        declared = data.Data(
+            source=lambda: data.sources.arrays({"train": columns}),
+            input="image",
+            **{"cache_bytes": 100, **changed},
+        )
+        split = declared.load(target_kind="class").splits["train"]
+        split = dataclasses.replace(
+            split, rows=split.rows[left], inputs=split.inputs[left]
+        )
+        return pipeline.encode(split, encoder, data=declared)
+
+    @pytest.fixture
+    def images(
+        self, monkeypatch: pytest.MonkeyPatch, tmp_path: pathlib.Path
+    ) -> pathlib.Path:
+        monkeypatch.setenv("TFLEARN_CACHE", str(tmp_path))
+        return tmp_path / "images"
+
+    def test_a_file_gives_the_pixels_that_memory_gives(
+        self, images: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        kept, made = self.examples(cache_bytes=2**20), self.examples()
+        lazy = self.examples(disk_bytes=0)
+        assert not made.lazy and lazy.lazy and len(list(images.iterdir())) == 1
+        # The next start decodes nothing.
+        monkeypatch.setattr(ImageExamples, "_resize", None)
+        read = self.examples()
+        some = np.array([3, 0, 19])
+        monkeypatch.undo()
+        for other in (made, read, lazy):
+            np.testing.assert_array_equal(other.batch(some), kept.batch(some))
+
+    @pytest.mark.parametrize(
+        "changed",
+        [{"other_pixels": 1}, {"size": (4, 5)}, {"left": slice(1, None)}],
+        ids=["pixels", "size", "rows"],
+    )
+    def test_anything_else_has_another_file(
+        self, images: pathlib.Path, changed: dict[str, Any]
+    ) -> None:
+        self.examples()
+        other = self.examples(**changed)
+        assert len(list(images.iterdir())) == 2
+        alone = self.examples(**changed, cache_bytes=2**20)
+        np.testing.assert_array_equal(
+            other.batch(np.arange(5)), alone.batch(np.arange(5))
+        )
+
+    def test_a_damaged_file_is_told_and_made_anew(
+        self, images: pathlib.Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        expected = self.examples().batch(np.arange(20))
+        path = next(images.rglob("*.npy"))
+        content = bytearray(path.read_bytes())
+        content[-1] ^= 255
+        path.write_bytes(content)
+        np.testing.assert_array_equal(self.examples().batch(np.arange(20)), expected)
+        assert "damaged images are made anew" in capsys.readouterr().out
+
+    def test_a_full_disk_is_told_and_images_are_decoded_anew(
+        self,
+        images: pathlib.Path,
+        monkeypatch: pytest.MonkeyPatch,
+        capsys: pytest.CaptureFixture[str],
+    ) -> None:
+        def full(*_: Any) -> None:
+            raise OSError(28, "No space left on device")
+
+        monkeypatch.setattr(os, "posix_fallocate", full)
+        assert self.examples().lazy
+        assert "No space left" in capsys.readouterr().out
+        assert not list(images.iterdir())
+
+
+class TestLengths:
+    """Batches come in few lengths, and the longest can be left to the texts."""
+
+    lengths = (*range(1, 200), 900)
+
+    def prepared(self, **changed: Any) -> tuple[data.Dataset, dict[str, Any]]:
+        texts = ["a " * (length - 2) + "b" for length in self.lengths]
+        rows = {"text": texts, "label": ["0", "1"] * (len(texts) // 2)}
+        long = {"text": ["c " * 300, "c a"], "label": ["0", "1"]}
+        declared = data.Data(
+            source=lambda: data.sources.arrays({"train": rows, "test": long}),
+            **changed,
+        )
+        encoder = TextEncoder(
+            tokenizer=tokenizer_of("bert"),
+            packing=Packing(start=(2,)),
+            max_length=512,
+            input_names={"token_ids": "token_ids"},
+        )
+        dataset = pipeline.settle_length(
+            declared.load(target_kind="class"), encoder, any_length=False
+        )
+        examples = {
+            name: pipeline.encode(split, encoder, data=dataset.data)
+            for name, split in dataset.splits.items()
+        }
+        return dataset, examples
+
+    def batches(self, dataset: data.Dataset, examples: Any) -> Any:
+        return pipeline.train_batches(
+            examples["train"],
+            dataset.splits["train"].targets,
+            batch_size=10,
+            seed=0,
+            data=dataset.data,
+            num_outputs=2,
+            one_hot=False,
+        )
+
+    def test_auto_cuts_the_few_longest_texts_and_counts_them(self) -> None:
+        dataset, examples = self.prepared(max_length="auto")
+        assert dataset.data.max_length == 200 and dataset.data.truncate
+        assert "max_length is 200: 99.5% of the training texts are whole" in (
+            dataset.notes
+        )
+        assert (
+            "1 of 200 texts of 'train' are longer than 200"
+            in (examples["train"].notes[0])
+        )
+        # The test is cut where training was.
+        assert "1 of 2 texts of 'test' are longer" in examples["test"].notes[0]
+        assert examples["test"].padded_lengths[-1] == 200
+
+    def test_without_auto_a_long_text_is_an_error(self) -> None:
+        with pytest.raises(DataError, match="longer than the 512 tokens"):
+            self.prepared()
+        with pytest.raises(ConfigError, match=r"is a number.*Did you mean 'auto'"):
+            data.Data(source=dict, max_length="automatic")
+
+    def test_batches_have_at_most_four_lengths_and_padding_is_counted(self) -> None:
+        dataset, examples = self.prepared(max_length="auto")
+        batches = self.batches(dataset, examples)
+        shapes = [batches[step][0]["token_ids"] for step in range(20)]
+        found = pipeline.padding(batches)
+        assert found["lengths"] == sorted({array.shape[1] for array in shapes})
+        assert len(found["lengths"]) <= 4
+        padding = sum(int((array == 0).sum()) for array in shapes)
+        total = sum(array.size for array in shapes)
+        assert found["padding_share"] == pytest.approx(padding / total)
+        assert 0 < found["padding_share"] < 0.4
+
+
+class TestWaiting:
+    """The share of time that steps wait for batches is counted, in no step's way."""
+
+    @pytest.fixture
+    def clock(self, monkeypatch: pytest.MonkeyPatch) -> Clock:
+        self.now = 100.0
+        monkeypatch.setattr(time, "perf_counter", lambda: self.now)
+        return Clock()
+
+    def batch(self, clock: Clock, *, idle: float, made: float, size: int = 4) -> None:
+        self.now += idle
+        asked = self.now
+        self.now += made
+        clock.add(np.zeros((size, 2)), asked)
+
+    def test_making_a_batch_in_the_way_of_a_step_is_waiting(self, clock: Clock) -> None:
+        self.batch(clock, idle=0.0, made=9.0)
+        clock.begin()
+        for _ in range(4):
+            self.batch(clock, idle=3.0, made=1.0)
+        clock.pause()
+        # A validation.
+        self.now += 50.0
+        clock.begin()
+        self.batch(clock, idle=3.0, made=1.0, size=2)
+        clock.pause()
+        assert clock.share == pytest.approx(0.25)
+        assert len(clock.shapes) == 2
+
+    def test_a_step_that_compiles_is_left_out(self, clock: Clock) -> None:
+        clock.begin()
+        self.batch(clock, idle=0.0, made=5.0)
+        self.now += 30.0
+        clock.begin()
+        self.batch(clock, idle=9.0, made=1.0)
+        clock.pause()
+        assert clock.share == pytest.approx(0.1)
+
+    def test_nobody_waits_for_what_a_full_store_asks_for(self, clock: Clock) -> None:
+        clock.ahead = True
+        clock.begin()
+        for _ in range(5):
+            self.batch(clock, idle=3.0, made=1.0)
+        assert clock.waited_seconds == 0.0
+        # An empty store asks again at once.
+        for _ in range(5):
+            self.batch(clock, idle=0.0005, made=1.0)
+        clock.pause()
+        assert clock.waited_seconds == pytest.approx(5.0)
+
+    def test_no_batch_is_no_share(self, clock: Clock) -> None:
+        clock.begin()
+        self.now += 1.0
+        clock.pause()
+        assert clock.share is None
+        assert input_clock.notes({}) == []
+
+    def test_training_reports_what_steps_were_fed(self) -> None:
+        lengths = TestLengths()
+        dataset, examples = lengths.prepared(max_length="auto")
+        batches = lengths.batches(dataset, examples)
+        inputs = keras.Input((None,), dtype="int32", name="token_ids")
+        hidden = keras.layers.Embedding(40, 4)(inputs)
+        pooled = keras.layers.GlobalAveragePooling1D()(hidden)
+        model = keras.Model({"token_ids": inputs}, keras.layers.Dense(2)(pooled))
+        loop.compile_model(
+            model,
+            optimizer=keras.optimizers.SGD(),
+            loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True),
+            metrics=[],
+        )
+        loop.train(
+            model,
+            batches,
+            schedule=loop.Schedule(total_steps=20, interval_steps=10),
+            on_interval=lambda step, logs: False,
+            callbacks=[input_clock.Waiting(batches.clock)],
+        )
+        found = input_clock.describe(batches)
+        assert 1 <= found["shapes"] <= len(found["lengths"]) <= 4
+        assert 0 <= found["waiting_share"] <= 1
+        assert "tokens are padding" in input_clock.notes(found)[0]

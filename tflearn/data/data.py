@@ -47,10 +47,12 @@ class Data:
         augment: Makers of Keras layers that change training images.
         balance: `none`; `class_weights`: each class weighs the same in the loss;
             `sampling`: each class is drawn equally often.
-        cache_bytes: Memory for decoded images; a split that needs more is decoded
-            anew every epoch.
-        workers: Processes that decode images, for splits that are decoded anew;
-            0: threads.
+        cache_bytes: Memory for decoded images of a split; one that needs more is kept
+            in a file in the user's cache, decoded and resized, for later starts too.
+        disk_bytes: Room for such files, all together. A split that needs more is
+            decoded anew every epoch.
+        workers: Processes that decode images anew every epoch: with them there is no
+            file. 0: threads.
         stall_seconds: How long a batch that is read from files may take; after that
             the run ends and names its rows.
 
@@ -85,6 +87,7 @@ class Data:
     augment: tuple[Callable[[], keras.Layer], ...] = ()
     balance: str = "none"
     cache_bytes: int = 2**31
+    disk_bytes: int = 2**35
     workers: int = 0
     stall_seconds: float = STALL_SECONDS
 
@@ -152,6 +155,7 @@ class Data:
             "examples_per_class": (1, None),
             "max_length": (1, None),
             "cache_bytes": (0, None),
+            "disk_bytes": (0, None),
             "workers": (0, None),
             "stall_seconds": (1, None),
             "bad_row_tolerance": (0, 1),

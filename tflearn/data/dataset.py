@@ -29,6 +29,8 @@ class Split:
         rows: Row numbers in the table, `(n,)`.
         table: Where the rows come from.
         bad: The rows that are left out because they cannot be used.
+        digest: Fingerprint of what `rows` number, before any were left out; empty
+            where nobody took it.
     """
 
     name: str
@@ -39,6 +41,7 @@ class Split:
     rows: np.ndarray
     table: Table
     bad: tuple[BadRow, ...]
+    digest: str = ""
 
     def __len__(self) -> int:
         return len(self.rows)

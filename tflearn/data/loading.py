@@ -218,6 +218,7 @@ def _split(
         rows=part.rows,
         table=part.table,
         bad=part.bad,
+        digest=files.digest(*part.digests, part.rows.tobytes()),
     )
 
 

@@ -54,7 +54,7 @@ def chosen_length(lengths: np.ndarray, limit: int) -> int:
     >>> chosen_length(np.array([5] * 999 + [400]), limit=512)
     8
     """
-    quantile: Any = np.quantile(lengths, AUTO_SHARE, method="higher")
+    quantile: Any = np.quantile(lengths, AUTO_SHARE, method="inverted_cdf")
     return min(_rounded(int(quantile)), limit)
 
 

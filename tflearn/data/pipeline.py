@@ -80,8 +80,8 @@ def encode(
 ) -> Examples:
     """Encodes the inputs of a split with the encoder of a backbone.
 
-    Texts are tokenized at once. Images are decoded and resized at once if they fit
-    into `data.cache_bytes`, else when they are needed.
+    Texts are tokenized at once. Images are decoded and resized at once, into memory
+    or a file, if they fit into one, else when they are needed.
 
     Args:
         split: The rows.
@@ -114,7 +114,11 @@ def encode(
             any_length=any_length,
         )
     if "image" in takes:
-        return ImageExamples(split, encoder, cache_bytes=data.cache_bytes)
+        # Declared workers are for images that are decoded anew.
+        room = 0 if data.workers else data.disk_bytes
+        return ImageExamples(
+            split, encoder, cache_bytes=data.cache_bytes, disk_bytes=room
+        )
     return VectorExamples(split, encoder)
 
 
