@@ -6,6 +6,7 @@ import io
 from typing import Any
 
 import keras
+import numpy as np
 import rich.console
 import rich.table
 
@@ -121,19 +122,20 @@ def test_metrics_show_intervals_of_every_split() -> None:
     assert "0.500 [0.400, 0.600]" in text and "–" in text
 
 
-def test_comparison_shows_mean_and_envelope() -> None:
+def test_comparison_shows_mean_and_interval() -> None:
     arm = ArmResult(
         name="full",
         seeds=(0, 1),
         metric="accuracy",
         estimates=(
-            {"value": 0.90, "low": 0.85, "high": 0.95},
-            {"value": 0.92, "low": 0.87, "high": 0.97},
+            {"value": 0.90},
+            {"value": 0.92},
         ),
+        resampled=tuple(np.full(9, x) for x in (0.90, 0.92)),
         trainable_parameters=93_000,
         total_parameters=93_000,
         seconds=(10.0, 14.0),
     )
     text = shown(tables.comparison_table([arm]))
-    assert "0.910 [0.850, 0.970]" in text and "93,000" in text and "12.0s" in text
+    assert "0.910 [0.783, 1.037]" in text and "93,000" in text and "12.0s" in text
     assert "memory" not in text

@@ -15,7 +15,7 @@ import keras
 
 from tflearn import config, experiment, regimes
 from tflearn.commands.arguments import Arguments
-from tflearn.reports import Report, compare
+from tflearn.reports import Report, compare, resamples
 from tflearn.reports.tables import comparison_table
 from tflearn.support.console import console, say
 from tflearn.support.errors import ConfigError
@@ -78,8 +78,9 @@ def main(arguments: Arguments) -> int:
         for arm in comparison.arms
     }
     results = [_result(name, found, folder) for name, found in reports.items()]
-    compare.write_comparison(base.name, results, folder)
+    found = compare.write_comparison(base.name, results, folder)
     console.print(comparison_table(results))
+    say(found["verdict"])
     say(f"report: {folder}/compare.html")
     return 0
 
@@ -123,13 +124,20 @@ def _result(
     evaluations = [stage.evaluations[split] for stage in stages]
     headline = evaluations[0]["headline"]
     rows = stages[0].census
+    folders = [f"{folder}/arms/{name}/seed{report.seed}" for report in reports]
+    kept = [
+        resamples.read(pathlib.Path(run) / "stages" / stage.name, split)
+        for run, stage in zip(folders, stages, strict=True)
+    ]
     return compare.ArmResult(
         name=name,
         seeds=tuple(report.seed for report in reports),
         metric=headline,
         lower_is_better=evaluations[0].get("lower_is_better", False),
         split=split,
-        folders=tuple(f"{folder}/arms/{name}/seed{x.seed}" for x in reports),
+        folders=tuple(folders),
+        resampled=tuple(x[1] for x in kept if x is not None),
+        drawn_from=tuple(sorted({x[0] for x in kept if x is not None})),
         estimates=tuple(found["metrics"][headline] for found in evaluations),
         trainable_parameters=sum(row["trainable"] for row in rows),
         total_parameters=sum(row["parameters"] for row in rows),

@@ -29,6 +29,8 @@ class Estimate:
         count: Number of examples.
         resamples: Resamples in which the metric was defined, the interval's basis.
         note: Why there is no value, or what is special about it.
+        samples: The metric on each resample; arms of a comparison that share a test
+            set share the resamples, too.
     """
 
     value: float | None
@@ -37,10 +39,17 @@ class Estimate:
     count: int
     resamples: int = 0
     note: str = ""
+    samples: np.ndarray | None = dataclasses.field(
+        default=None, repr=False, compare=False
+    )
 
     def to_json(self) -> dict[str, Any]:
-        """Returns the fields as plain JSON types."""
-        return dataclasses.asdict(self)
+        """Returns the fields as plain JSON types, without the samples."""
+        return {
+            field.name: getattr(self, field.name)
+            for field in dataclasses.fields(self)
+            if field.name != "samples"
+        }
 
 
 class Values(NamedTuple):
@@ -89,10 +98,11 @@ def estimate(
         measure(weights)
         for weights in _resamples(count, resamples if count > 1 else 0, seed)
     ]
-    overall = {
-        name: _estimate(value, _joined([c.overall[name] for c in chunks]), count)
-        for name, value in point.overall.items()
-    }
+    overall = {}
+    for name, value in point.overall.items():
+        samples = _joined([chunk.overall[name] for chunk in chunks])
+        found = _estimate(value, samples, count)
+        overall[name] = dataclasses.replace(found, samples=samples)
     per_class = {
         name: [
             _estimate(row, samples, count)

@@ -1,8 +1,7 @@
 """Several arms side by side: `compare.json`, `compare.html` and a plot.
 
-The interval of an arm reaches from the lowest to the highest bound of its seeds'
-bootstrap intervals. That is wider than the interval of a mean: it claims a difference
-late rather than early, and arms whose intervals overlap may still differ.
+What the figures carry is judged in `tflearn.evaluation.significance` and put into words
+in `tflearn.reports.verdict`.
 """
 
 from __future__ import annotations
@@ -13,16 +12,19 @@ import statistics
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from tflearn.reports.report import estimate_text, plain
+import numpy as np
+
+from tflearn.evaluation import significance
+from tflearn.reports.report import plain
 from tflearn.support import files, secrets
 from tflearn.support.errors import RunError
 
 Curve = Sequence[tuple[float, float]]
 
 _INTERVAL_NOTE = (
-    "An interval reaches from the lowest to the highest bound of the seeds' 95 % "
-    "bootstrap intervals. It is wider than the interval of a mean: where two "
-    "overlap, the arms may still differ."
+    "An interval of 95 % is that of the mean over the seeds: it knows how the metric "
+    "varies with the test examples and with the seed. Whether two arms differ is told "
+    "by the pairs below, which share the test examples."
 )
 
 
@@ -43,6 +45,10 @@ class ArmResult:
         peak_memory_bytes: The most memory of any seed, if measured.
         folders: The run directory of each seed.
         lower_is_better: Whether a lower metric is better.
+        resampled: The metric of each seed on resamples of the test examples that all
+            arms share; empty where none were kept.
+        drawn_from: What the resamples were drawn from; arms that differ in it were not
+            tested on the same examples.
     """
 
     name: str
@@ -57,6 +63,8 @@ class ArmResult:
     peak_memory_bytes: int | None = None
     folders: Sequence[str] = ()
     lower_is_better: bool = False
+    resampled: Sequence[np.ndarray] = dataclasses.field(default=(), repr=False)
+    drawn_from: Sequence[str] = ()
 
     @property
     def values(self) -> list[float | None]:
@@ -77,65 +85,28 @@ class ArmResult:
 
     @property
     def estimate(self) -> dict[str, float | None]:
-        """Mean over the seeds, with the envelope of the seeds' intervals.
+        """Mean over the seeds with its interval, where there is one.
 
         Example:
 
         >>> arm = ArmResult(
         ...     name="full", seeds=(0, 1), metric="accuracy",
-        ...     estimates=({"value": 0.5, "low": 0.4, "high": 0.6},
-        ...                {"value": 0.7, "low": 0.6, "high": 0.8}),
+        ...     estimates=({"value": 0.5}, {"value": 0.75}),
         ...     trainable_parameters=1, total_parameters=2, seconds=(1.0, 1.0))
         >>> arm.estimate
-        {'value': 0.6, 'low': 0.4, 'high': 0.8}
+        {'value': 0.625, 'low': None, 'high': None}
         """
-        lows = [estimate.get("low") for estimate in self.estimates]
-        highs = [estimate.get("high") for estimate in self.estimates]
-        known = all(bound is not None for bound in (*lows, *highs)) and bool(lows)
-        return {
-            "value": self.mean,
-            "low": min(low for low in lows if low is not None) if known else None,
-            "high": max(high for high in highs if high is not None) if known else None,
-        }
+        low, high = significance.interval(self.scores) if self.scores else (None, None)
+        return {"value": self.mean, "low": low, "high": high}
 
-
-def verdict(arms: Sequence[ArmResult]) -> str:
-    """Says which arm is best as far as the intervals carry it.
-
-    Args:
-        arms: The arms.
-
-    Returns:
-        One or two sentences; they claim a difference only where intervals are apart.
-    """
-    sign = -1 if any(arm.lower_is_better for arm in arms) else 1
-    ranked = sorted(
-        (arm for arm in arms if arm.mean is not None),
-        key=lambda arm: -sign * (arm.mean or 0),
-    )
-    if len(ranked) < 2:
-        return "There is nothing to compare: fewer than two arms have a result."
-    best, *others = ranked
-    tied = [arm.name for arm in others if arm.mean == best.mean]
-    if tied:
-        value = estimate_text({"value": best.mean})
-        return f"{_and([best.name, *tied])} are equal at the top ({value})."
-    of_seeds = "in the mean of its seeds " if len(best.seeds) > 1 else ""
-    lead = f"{best.name} is best {of_seeds}({estimate_text(best.estimate)})"
-    if any(arm.estimate["low"] is None for arm in ranked):
-        return f"{lead}; without intervals this says nothing about the difference."
-    towards, away = ("low", "high") if sign > 0 else ("high", "low")
-    bound = sign * (best.estimate[towards] or 0.0)
-    apart = [x.name for x in others if sign * (x.estimate[away] or 0.0) < bound]
-    close = [arm.name for arm in others if arm.name not in apart]
-    parts = []
-    if apart:
-        parts.append(
-            f"its interval lies {'above' if sign > 0 else 'below'} {_of(apart)}"
+    @property
+    def scores(self) -> significance.Scores | None:
+        """The metric by seed and resample as it was measured; None without."""
+        if self.mean is None or len(self.resampled) != len(self.seeds):
+            return None
+        return significance.Scores(
+            values=np.array(self.values, "float64"), resampled=np.stack(self.resampled)
         )
-    if close:
-        parts.append(f"its interval overlaps {_of(close)}: too close to call")
-    return f"{lead}; {'; '.join(parts)}."
 
 
 def write_comparison(
@@ -154,19 +125,22 @@ def write_comparison(
     Raises:
         RunError: There are no arms, or they do not measure one thing.
     """
-    from tflearn.reports import html, plots
+    from tflearn.reports import html, plots, verdict
 
     folder = pathlib.Path(folder)
     _check(arms)
     plot = plots.comparison(arms)
+    judged = verdict.judge(arms)
     plot.write(folder / "plots")
     found = plain(
         {
             "title": title,
             "metric": arms[0].metric,
             "split": arms[0].split,
-            "verdict": verdict(arms),
-            "arms": [dataclasses.asdict(arm) | arm.estimate for arm in arms],
+            "verdict": judged.text,
+            "winner": judged.winner,
+            "pairs": [dataclasses.asdict(pair) for pair in judged.pairs],
+            "arms": [_told(arm) for arm in arms],
         }
     )
     page = html.render(
@@ -174,6 +148,7 @@ def write_comparison(
         title=title,
         verdict=found["verdict"],
         arms=list(arms),
+        pairs=judged.pairs,
         plot=plot,
         interval_note=_INTERVAL_NOTE,
         with_memory=any(arm.peak_memory_bytes for arm in arms),
@@ -188,6 +163,13 @@ def _check(arms: Sequence[ArmResult]) -> None:
     if not arms:
         raise RunError("a comparison has no arms")
     measured = sorted({f"{arm.split} {arm.metric}" for arm in arms})
+    drawn = {told for arm in arms for told in arm.drawn_from}
+    if len(drawn) > 1:
+        raise RunError(
+            "the arms of a comparison were not tested on the same examples",
+            received="; ".join(sorted(drawn)),
+            fix="name one test split for all, or split by the same seed",
+        )
     if len(measured) > 1:
         raise RunError(
             "the arms of a comparison do not measure one thing",
@@ -196,10 +178,7 @@ def _check(arms: Sequence[ArmResult]) -> None:
         )
 
 
-def _and(names: Sequence[str]) -> str:
-    return " and ".join(filter(None, (", ".join(names[:-1]), names[-1])))
-
-
-def _of(names: Sequence[str]) -> str:
-    """Returns `scratch's` or `those of scratch and frozen`."""
-    return f"{names[0]}'s" if len(names) == 1 else f"those of {_and(names)}"
+def _told(arm: ArmResult) -> dict[str, Any]:
+    fields = {x.name: getattr(arm, x.name) for x in dataclasses.fields(arm)}
+    del fields["resampled"]
+    return fields | arm.estimate

@@ -13,8 +13,8 @@ import numpy as np
 from tflearn import regimes
 from tflearn.data.waiting import WorkerLost
 from tflearn.distribution import processes
-from tflearn.evaluation import calibration, worst_errors
-from tflearn.reports import trackers
+from tflearn.evaluation import Evaluation, calibration, worst_errors
+from tflearn.reports import resamples, trackers
 from tflearn.reports.html import png_uri
 from tflearn.reports.outbox import Outbox
 from tflearn.reports.report import StageReport
@@ -76,9 +76,10 @@ def run_stage(
             ],
             observers=_observers(prepared, folder, outbox),
         )
-    report = _report(prepared, census, outcome)
+    report, evaluations = _report(prepared, census, outcome)
     end.save(outcome.state.step, prepared.network.model)
     if processes.is_chief():
+        resamples.write(folder, prepared, evaluations)
         files.write_json(path, report.to_json())
     return report
 
@@ -123,7 +124,7 @@ def _progress(prepared: Prepared, state: State, bars: contextlib.ExitStack) -> P
 
 def _report(
     prepared: Prepared, census: regimes.Census, outcome: Outcome
-) -> StageReport:
+) -> tuple[StageReport, dict[str, Evaluation]]:
     started = time.perf_counter()
     values = {
         split: assessment.measure(outcome.measured, split)
@@ -131,7 +132,7 @@ def _report(
         if split in prepared.examples
     }
     temperature = assessment.fit_temperature(prepared, values.get("validation"))
-    evaluations: dict[str, Any] = {}
+    evaluations: dict[str, Evaluation] = {}
     worst: list[dict[str, Any]] = []
     for split, found in values.items():
         evaluations[split] = assessment.assess(
@@ -140,7 +141,7 @@ def _report(
             bootstrap=prepared.stage.bootstrap,
             values=found,
             temperature=temperature,
-        ).to_json()
+        )
         if isinstance(found, np.ndarray):
             worst = _worst(prepared, split, found)
     state = outcome.state
@@ -152,7 +153,7 @@ def _report(
     for line in input_clock.notes(fed):
         say(f"note: {line}")
     stopped = [f"stopped early: {state.stopped}"] if state.stopped else []
-    return StageReport(
+    report = StageReport(
         name=prepared.stage.name,
         census=census.to_json(),
         steps=state.step,
@@ -161,7 +162,7 @@ def _report(
         budget=prepared.stage.budget,
         seconds=outcome.seconds | {"evaluate": time.perf_counter() - started},
         history=state.history,
-        evaluations=evaluations,
+        evaluations={name: x.to_json() for name, x in evaluations.items()},
         worst=worst,
         notes=[
             *prepared.notes,
@@ -174,6 +175,7 @@ def _report(
         cache=dict(outcome.cache),
         input=fed,
     )
+    return report, evaluations
 
 
 def _worst(prepared: Prepared, split: str, values: np.ndarray) -> list[dict[str, Any]]:
