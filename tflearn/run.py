@@ -143,7 +143,7 @@ def parse(flags: Sequence[str]) -> Arguments:
     if given.format is not None:
         _check_choice("--format", given.format, FORMATS)
     _check_flags(given)
-    _check_folder(given.output_dir)
+    _check_folders(given)
     return Arguments(
         mode=given.mode,
         backend=_resolve_backend(given.backend),
@@ -171,14 +171,18 @@ def parse(flags: Sequence[str]) -> Arguments:
     )
 
 
-def _check_folder(name: str | None) -> None:
+def _check_folders(given: argparse.Namespace) -> None:
     """Refuses what would silently become a local folder of a strange name."""
-    if name and "://" in name:
-        raise ConfigError(
-            "runs are written to folders of this machine",
-            received=f"--output_dir={name}",
-            fix="mount the bucket, or copy the run directory there when it has ended",
-        )
+    local = {"--output": given.output}
+    if given.mode == "resume_test":
+        local["--output_dir"] = given.output_dir
+    for flag, name in local.items():
+        if name and "://" in name:
+            raise ConfigError(
+                "this is written to this machine: only run directories lie in buckets",
+                received=f"{flag}={name}",
+                expected="a path of this machine",
+            )
 
 
 def _parser() -> argparse.ArgumentParser:

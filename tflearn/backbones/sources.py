@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import dataclasses
 import os
-import pathlib
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -28,6 +27,7 @@ from tflearn.backbones.backbone import NAME, Backbone, as_backbone, functional, 
 from tflearn.backbones.encoder_files import Encoder, load_encoder
 from tflearn.backbones.images import Scaling
 from tflearn.backbones.libraries import load_model
+from tflearn.support import storage
 from tflearn.support.errors import BackboneError
 
 
@@ -217,7 +217,7 @@ def from_run(path: str | os.PathLike[str]) -> Backbone:
     Raises:
         BackboneError: The directory holds no finished model with a backbone.
     """
-    folder = pathlib.Path(path)
+    folder = storage.fetched(path)
     if not (folder / weight_files.RUN_MODEL).is_file():
         raise BackboneError(
             "this is not the directory of a finished run",

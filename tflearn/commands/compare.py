@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import dataclasses
 import pathlib
-import shutil
 from collections.abc import Callable, Sequence
 
 import keras
@@ -17,6 +16,7 @@ from tflearn import config, experiment, regimes
 from tflearn.commands.arguments import Arguments
 from tflearn.reports import Report, compare, resamples
 from tflearn.reports.tables import comparison_table
+from tflearn.support import storage
 from tflearn.support.console import console, say
 from tflearn.support.errors import ConfigError
 from tflearn.training import run_directory
@@ -70,7 +70,7 @@ def main(arguments: Arguments) -> int:
     base = declaration.experiment()
     comparison = declaration.comparison()
     _check(comparison)
-    folder = pathlib.Path(arguments.output_dir or f"runs/{base.name}_compare")
+    folder = storage.local(arguments.output_dir or f"runs/{base.name}_compare")
     reports = {
         arm.name: [
             _run_arm(base, arm, seed=seed, folder=folder) for seed in comparison.seeds
@@ -79,9 +79,10 @@ def main(arguments: Arguments) -> int:
     }
     results = [_result(name, found, folder) for name, found in reports.items()]
     found = compare.write_comparison(base.name, results, folder)
+    storage.push(folder)
     console.print(comparison_table(results))
     say(found["verdict"])
-    say(f"report: {folder}/compare.html")
+    say(f"report: {storage.shown(folder)}/compare.html")
     return 0
 
 
@@ -100,10 +101,7 @@ def _run_arm(
             dataclasses.replace(base, stages=leading, seed=seed), output_dir=str(shared)
         )
         run_directory.write_start(run, declared)
-        copied = run / "stages.unfinished"
-        shutil.rmtree(copied, ignore_errors=True)
-        shutil.copytree(shared / "stages", copied)
-        copied.rename(run / "stages")
+        storage.copy_tree(shared / "stages", run / "stages")
     stage = dataclasses.replace(
         last,
         regime=arm.regime,
@@ -124,10 +122,11 @@ def _result(
     evaluations = [stage.evaluations[split] for stage in stages]
     headline = evaluations[0]["headline"]
     rows = stages[0].census
-    folders = [f"{folder}/arms/{name}/seed{report.seed}" for report in reports]
     kept = [
-        resamples.read(pathlib.Path(run) / "stages" / stage.name, split)
-        for run, stage in zip(folders, stages, strict=True)
+        resamples.read(
+            folder / "arms" / name / f"seed{x.seed}" / "stages" / stage.name, split
+        )
+        for x, stage in zip(reports, stages, strict=True)
     ]
     return compare.ArmResult(
         name=name,
@@ -135,7 +134,9 @@ def _result(
         metric=headline,
         lower_is_better=evaluations[0].get("lower_is_better", False),
         split=split,
-        folders=tuple(folders),
+        folders=tuple(
+            storage.shown(folder / "arms" / name / f"seed{x.seed}") for x in reports
+        ),
         resampled=tuple(x[1] for x in kept if x is not None),
         drawn_from=tuple(sorted({x[0] for x in kept if x is not None})),
         estimates=tuple(found["metrics"][headline] for found in evaluations),

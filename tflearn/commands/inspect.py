@@ -8,11 +8,11 @@ from collections.abc import Iterator
 
 from tflearn.commands.arguments import Arguments
 from tflearn.reports.tables import cell, plain_table
-from tflearn.support import files
+from tflearn.support import files, storage
 from tflearn.support.console import console, say
 from tflearn.support.errors import RunError
 from tflearn.support.units import bytes_text
-from tflearn.training import run_directory
+from tflearn.training import run_directory, unchanged
 from tflearn.training.checkpoints import Checkpoints, Damaged
 
 # Those of a stage: on the way, the best, those of a soup, its end.
@@ -28,10 +28,11 @@ def main(arguments: Arguments) -> int:
     Returns:
         The exit code: 0, or 1 if a checkpoint is damaged.
     """
-    folder = pathlib.Path(arguments.run_dir or "")
+    folder = storage.local(arguments.run_dir or "")
+    storage.pull(folder)
     if not (folder / run_directory.CONFIG).is_file():
-        raise RunError("there is no run here", received=str(folder))
-    table = plain_table(f"checkpoints of {folder}")
+        raise RunError("there is no run here", received=storage.shown(folder))
+    table = plain_table(f"checkpoints of {storage.shown(folder)}")
     for name in ("stage", "kept as", "state"):
         table.add_column(name)
     for name in ("step", "variables", "size"):
@@ -50,16 +51,18 @@ def main(arguments: Arguments) -> int:
 
 
 def _stages(folder: pathlib.Path) -> list[pathlib.Path]:
-    """Returns the folders of the stages, in the order in which they were begun."""
+    """Returns the folders of the stages that were begun, in their order."""
     found = [x for x in (folder / "stages").glob("*") if (x / "length.json").is_file()]
-    return sorted(found, key=lambda x: (x / "length.json").stat().st_mtime_ns)
+    order = {name: i for i, name in enumerate(unchanged.stages(folder))}
+    # Of a run that an early version wrote no order is known.
+    return sorted(found, key=lambda x: (order.get(x.name, len(order)), x.name))
 
 
 def _rows(
     stage: pathlib.Path, kind: str, damaged: list[Damaged]
 ) -> Iterator[tuple[str, ...]]:
     """Gives a row for every checkpoint; adds what is wrong with those that are not."""
-    if not (stage / kind).is_dir():
+    if not storage.checkpoint_folder(stage / kind).is_dir():
         return
     checkpoints = Checkpoints(stage / kind, keep=None, read_only=True)
     total = files.read_json(stage / "length.json").get("total_steps")

@@ -24,7 +24,7 @@ from tflearn.commands import generation
 from tflearn.commands.arguments import Arguments
 from tflearn.data import Data, Split, images, sources
 from tflearn.evaluation import calibration
-from tflearn.support import files
+from tflearn.support import files, storage
 from tflearn.support.console import say, warn
 from tflearn.support.errors import (
     BackboneError,
@@ -65,7 +65,7 @@ def main(arguments: Arguments) -> int:
             expected=", ".join(FORMATS),
             nearest=nearest(arguments.format, FORMATS),
         )
-    run = _open(pathlib.Path(arguments.run_dir or ""))
+    run = _open(storage.fetched(arguments.run_dir or ""))
     generation.check_flags(run, arguments)
     if run.task in generation.TASKS:
         answer = functools.partial(_generated, arguments=arguments)

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import pathlib
 from collections.abc import Sequence
 
 from tflearn import config
+from tflearn.support import storage
 from tflearn.support.errors import RunError
 from tflearn.training import run_directory
 
@@ -32,10 +32,12 @@ def open_declaration(
         RunError: The directory holds no run, or one that was declared in Python.
         ConfigError: A file or binding is not sound.
     """
-    written = pathlib.Path(run_dir, run_directory.CONFIG)
+    written = storage.fetched(run_dir) / run_directory.CONFIG
     if not written.is_file():
         raise RunError(
-            "the directory holds no run", received=run_dir, expected=str(written)
+            "the directory holds no run",
+            received=run_dir,
+            expected=storage.shown(written),
         )
     declaration = config.load(
         [str(written), *files], list(bindings), search_paths=search_paths

@@ -15,7 +15,7 @@ from tflearn import backbones
 from tflearn.backbones import Backbone
 from tflearn.data import Dataset, pipeline
 from tflearn.objectives.objective import choose_features, pooled
-from tflearn.support import cache, environment, files
+from tflearn.support import cache, environment, files, storage
 from tflearn.support.errors import ConfigError, RunError
 from tflearn.support.safety import arrays as arrays_on_disk
 from tflearn.support.safety import labels as labels_on_disk
@@ -132,7 +132,7 @@ def run(folder: str | os.PathLike[str]) -> Teacher:
     Raises:
         RunError: The directory holds no finished run.
     """
-    path = pathlib.Path(folder)
+    path = storage.fetched(folder)
     if not (path / _LABELS).is_file():
         raise RunError(
             "the teacher is no finished run",

@@ -13,6 +13,7 @@ from tflearn import backbones
 from tflearn.data import Data, Split, pipeline
 from tflearn.data.spec import TARGET_KINDS
 from tflearn.evaluation import inference
+from tflearn.support import storage
 from tflearn.support.errors import RunError
 from tflearn.support.safety import labels as labels_on_disk
 from tflearn.training.export import LABELS_FILE, MODEL_FILE
@@ -106,7 +107,7 @@ def open_run(folder: str | pathlib.Path) -> FinishedRun:
         RunError: There is no finished run in it.
     """
     labels = read_labels(folder)
-    path = pathlib.Path(folder)
+    path = storage.fetched(folder)
     run = FinishedRun(
         folder=path,
         model=backbones.load_model(path / "model" / MODEL_FILE),
@@ -143,7 +144,7 @@ def read_labels(folder: str | pathlib.Path) -> dict[str, Any]:
     Raises:
         RunError: There is no finished run in it.
     """
-    model = pathlib.Path(folder) / "model"
+    model = storage.fetched(folder) / "model"
     if not model.parent.is_dir():
         raise RunError("there is no such run directory", received=str(folder))
     if not (model / MODEL_FILE).is_file() or not (model / LABELS_FILE).is_file():

@@ -14,6 +14,7 @@ from tflearn.backbones.weight_files import arrays_by_path
 from tflearn.data import Data, Dataset
 from tflearn.distribution import processes
 from tflearn.regimes import adapters
+from tflearn.support import storage
 from tflearn.support.console import say
 from tflearn.support.errors import ConfigError, RunError, nearest
 from tflearn.training import assessment, export, preparation
@@ -144,7 +145,8 @@ def start_from(folder: str, stage: Prepared) -> str:
         BackboneError: Its backbone is another one.
     """
     labels = read_labels(folder)
-    model = pathlib.Path(folder, "model")
+    run = storage.fetched(folder)
+    model = run / "model"
     same = (labels["task"], labels["classes"]) == (
         stage.task,
         list(stage.dataset.classes),
@@ -154,7 +156,7 @@ def start_from(folder: str, stage: Prepared) -> str:
         network = stage.network.deployed
         log = transfer(arrays_by_path(load_model(model / MODEL_FILE)), network)
     else:
-        log = transfer(read_weights(folder), stage.network.backbone.model)
+        log = transfer(read_weights(run), stage.network.backbone.model)
     said = ["head carried over" if same else "new head: other task or classes"]
     if same:
         said += export.load_objective(stage, model)

@@ -16,6 +16,7 @@ from tflearn.support.errors import ConfigError, RunError
 
 CONFIG = "config.gin"
 REPORT = "report.json"
+INPUTS = "inputs.json"
 _LOCK = ".lock"
 
 
@@ -159,8 +160,11 @@ def write_operative(folder: pathlib.Path, declared: Declared | None) -> None:
 
 
 def _is_empty(folder: pathlib.Path) -> bool:
-    # A process that was killed before it wrote anything leaves its lock behind.
-    return all(path.name == _LOCK for path in folder.iterdir())
+    # What a process leaves that was killed before the declaration was there.
+    left = (_LOCK, INPUTS, f".{INPUTS}.", f".{CONFIG}.")
+    return all(
+        path.name in left or path.name.startswith(left[2:]) for path in folder.iterdir()
+    )
 
 
 def _text(declared: Declared | None) -> str:

@@ -13,10 +13,10 @@ from tflearn.distribution import processes
 from tflearn.support import environment, files
 from tflearn.support.console import say
 from tflearn.support.errors import ConfigError, RunError, nearest
+from tflearn.training.run_directory import INPUTS
 
 #: What `--allow` names.
 KINDS = ("data", "versions")
-_FILE = "inputs.json"
 
 
 def check(
@@ -42,7 +42,17 @@ def check(
                 nearest=nearest(kind, KINDS),
             )
     found = {"data": dict(fingerprints), "versions": environment.versions()}
-    processes.on_first(lambda: _compare(folder / _FILE, found, allow))
+    processes.on_first(lambda: _compare(folder / INPUTS, found, allow))
+
+
+def stages(folder: pathlib.Path) -> tuple[str, ...]:
+    """Returns the names of a run's stages in their order; none if it wrote none.
+
+    Args:
+        folder: The run directory.
+    """
+    path = folder / INPUTS
+    return tuple(files.read_json(path)["data"]) if path.is_file() else ()
 
 
 def _compare(

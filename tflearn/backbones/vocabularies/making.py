@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import collections
 import os
-import pathlib
 from collections.abc import Callable, Iterable, Sequence
 
 from tflearn.backbones.vocabularies import subwords
@@ -24,6 +23,7 @@ from tflearn.backbones.vocabularies.units import (
     all_kmers,
     split_kmers,
 )
+from tflearn.support import storage
 from tflearn.support.errors import BackboneError
 
 Texts = Callable[[], Iterable[str]]
@@ -273,7 +273,8 @@ def of_run(
         BackboneError: The directory holds no tokenizer that was made from a corpus.
     """
     try:
-        return load_tokenizer(pathlib.Path(path) / "model" / encoder / "tokenizer")
+        run = storage.fetched(path)
+        return load_tokenizer(run / "model" / encoder / "tokenizer")
     except OSError as error:
         raise BackboneError(
             "this run has no tokenizer that was made from a corpus",
