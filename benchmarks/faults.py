@@ -97,8 +97,8 @@ def watch_phases(watched: Watched) -> None:
     from tflearn.training import (
         assessment,
         checkpoints,
+        execution,
         export,
-        features,
         intervals,
         loop,
     )
@@ -111,7 +111,7 @@ def watch_phases(watched: Watched) -> None:
         (stages, "run_stage", "between"),
         (experiment, "run_stage", "between"),
         (export, "carry_head", "between"),
-        (features, "shortcut", "caching"),
+        (execution, "shortcut", "caching"),
         (export, "write_model", "report"),
         (experiment, "write_report", "report"),
     ]
