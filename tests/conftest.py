@@ -33,6 +33,7 @@ collect_ignore_glob = ["golden/*.py"]
 collect_ignore = [
     "cached_cases.py",
     "distributed_cases.py",
+    "fault_cases.py",
     "feature_cases.py",
     "process_cases.py",
     "safe_loading_cases.py",

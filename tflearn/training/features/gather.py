@@ -12,6 +12,7 @@ import numpy as np
 
 from tflearn.data import pipeline
 from tflearn.support import files as plain_files
+from tflearn.support import system
 from tflearn.support.console import say
 from tflearn.support.errors import RunError
 from tflearn.training.features import files, keys, precision, views
@@ -204,7 +205,7 @@ def _arrays(
             return arrays, "kept by an earlier start" if found else "computed"
         except OSError as error:
             if planned.place == "disk":
-                raise RunError(
+                raise system.explain(error) or RunError(
                     "the features of frozen layers cannot be written",
                     received=str(error),
                     fix="declare Stage.cache = 'off', or make room",
