@@ -70,7 +70,7 @@ def main(arguments: Arguments) -> int:
     base = declaration.experiment()
     comparison = declaration.comparison()
     _check(comparison)
-    folder = storage.local(arguments.output_dir or f"runs/{base.name}_compare")
+    folder = storage.fetched(arguments.output_dir or f"runs/{base.name}_compare")
     reports = {
         arm.name: [
             _run_arm(base, arm, seed=seed, folder=folder) for seed in comparison.seeds
