@@ -211,8 +211,9 @@ def test_an_empty_prompt_starts_at_the_start_token() -> None:
 
 
 def test_prompts_without_a_token_are_found_before() -> None:
-    assert generation.without_tokens(*random_model(), ["a", ""]) == (1,)
-    assert generation.without_tokens(*random_model("pad", "start"), ["a", ""]) == ()
+    assert [len(x) for x in generation.read(*random_model(), ["a", ""])] == [1, 0]
+    started = generation.read(*random_model("pad", "start"), ["a", ""])
+    assert [len(x) for x in started] == [2, 1]
 
 
 def test_no_prompts_give_no_texts() -> None:
@@ -314,12 +315,21 @@ def predict(run: pathlib.Path, *flags: str) -> int:
 def test_predict_continues_lines_of_text(
     finished_run: pathlib.Path,
     tmp_path: pathlib.Path,
+    monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     # The second text is longer than the model takes.
     (tmp_path / "prompts.txt").write_text("f\nabcdefgabcdefgabc\na\n")
     flags = [f"--input={tmp_path}/prompts.txt", "--max_new_tokens=4"]
+    tokenize, times = backbones.TextEncoder.tokenize, []
+
+    def counted(self: Any, texts: Any) -> Any:
+        times.append(len(texts))
+        return tokenize(self, texts)
+
+    monkeypatch.setattr(backbones.TextEncoder, "tokenize", counted)
     assert predict(finished_run, *flags, "--sampler=greedy") == 0
+    assert times == [3], "prompts are tokenized once"
     rows = [json.loads(row) for row in capsys.readouterr().out.splitlines()]
     assert rows == [
         {"row": 0, "generated": "gh", "tokens": 2, "ended": True},

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import dataclasses
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
+import numpy as np
+
 from tflearn.commands.arguments import Arguments
-from tflearn.data import Split
+from tflearn.data import Data, Split
 from tflearn.evaluation import diversity, generation
 from tflearn.support.console import say
 from tflearn.support.errors import ConfigError
@@ -42,43 +43,55 @@ def check_flags(run: FinishedRun, arguments: Arguments) -> None:
         )
 
 
-def takes_any_length(run: FinishedRun) -> bool:
-    """Tells whether a text that is longer than the model takes is no error."""
-    return not generation.is_encoder_decoder(run.model)
+def faults(
+    run: FinishedRun, tokens: Sequence[np.ndarray], data: Data
+) -> dict[int, str]:
+    """Says which texts the model cannot be given, by example.
+
+    Args:
+        run: A run of one of `TASKS`.
+        tokens: What `read` gave for them.
+        data: Says how long a text may be that an encoder reads.
+    """
+    if not generation.is_encoder_decoder(run.model):
+        reason = "no token of the vocabulary to go on from"
+        return {row: reason for row, ids in enumerate(tokens) if not len(ids)}
+    limit = _limit(run)
+    return {
+        row: f"{len(ids):,} tokens, more than {limit:,}"
+        for row, ids in enumerate(tokens)
+        if len(ids) > limit and not data.truncate
+    }
 
 
-def without_tokens(run: FinishedRun, split: Split) -> dict[int, str]:
-    """Says which texts give the model nothing to go on from, by example."""
+def read(run: FinishedRun, split: Split) -> list[np.ndarray]:
+    """Tokenizes the texts of a split, once for all that is done with them."""
     if not len(split):
-        return {}
-    rows = generation.without_tokens(run.model, run.encoder, list(split.inputs))
-    return dict.fromkeys(rows, "no token of the vocabulary to go on from")
+        return []
+    return generation.read(run.model, run.encoder, list(split.inputs))
 
 
 def results(
-    run: FinishedRun, split: Split, arguments: Arguments
+    run: FinishedRun, split: Split, tokens: Sequence[np.ndarray], arguments: Arguments
 ) -> Iterator[dict[str, Any]]:
     """Continues the texts of a split, or makes a text of each.
 
     Args:
         run: A run of one of `TASKS`.
         split: The texts.
+        tokens: What `read` gave for them.
         arguments: How many tokens, which sampler, the seed.
 
     Yields:
         A row a text: its number, the new text, how many tokens that is, and whether
         the model ended it.
     """
-    model, encoder, labels = run.model, run.encoder, run.labels
+    model, encoder = run.model, run.encoder
     most = generation.most_new_tokens(model, encoder)
     usual = _MAX_NEW_TOKENS if most is None else min(_MAX_NEW_TOKENS, most)
-    # What the run was trained to read may be less than the model takes.
-    reads = dataclasses.replace(
-        encoder, max_length=labels["max_length"] or encoder.max_length
-    )
-    tokens = generation.tokenize(
-        model, reads, list(split.inputs), truncate=labels["truncate"]
-    )
+    if most is not None:
+        cut = encoder.packing.cut
+        tokens = [cut(ids, np.zeros_like(ids), _limit(run))[0] for ids in tokens]
     made = generation.generate_from(
         model,
         encoder,
@@ -101,6 +114,11 @@ def results(
         figures = diversity.diversity([one.ids.tolist() for one in made])
         say(f"generated {made[0].how}")
         say("of tokens: " + ", ".join(f"{k} {v:.3f}" for k, v in figures.items()))
+
+
+def _limit(run: FinishedRun) -> int:
+    # What the run was trained to read may be less than the model takes.
+    return run.labels["max_length"] or run.encoder.max_length
 
 
 def _number(arguments: Arguments, name: str, default: float) -> float:

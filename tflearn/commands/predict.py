@@ -214,15 +214,13 @@ def _generated(
     run: FinishedRun, split: Split, data: Data, *, arguments: Arguments
 ) -> Iterator[dict[str, Any]]:
     """Gives texts; one of any length goes on, but an encoder takes none too long."""
-    if not generation.takes_any_length(run):
-        long = run.too_long(split, data)
-        yield from (_error(split.ordinal(x), reason) for x, reason in long.items())
-        split = _without(split, long)
-    empty = generation.without_tokens(run, split)
-    yield from (_error(split.ordinal(x), reason) for x, reason in empty.items())
-    split = _without(split, empty)
+    tokens = generation.read(run, split)
+    faults = generation.faults(run, tokens, data)
+    yield from (_error(split.ordinal(x), reason) for x, reason in faults.items())
+    split = _without(split, faults)
+    tokens = [ids for row, ids in enumerate(tokens) if row not in faults]
     if len(split):
-        yield from generation.results(run, split, arguments)
+        yield from generation.results(run, split, tokens, arguments)
 
 
 def _results(

@@ -22,8 +22,8 @@ from tflearn.evaluation.decoding import is_encoder_decoder
 from tflearn.evaluation.prompts import (
     decoder_prompt,
     most_new_tokens,
+    read,
     tokenize,
-    without_tokens,
 )
 from tflearn.evaluation.samplers import SAMPLERS, make_sampler, seeded
 from tflearn.support.errors import ConfigError
@@ -36,8 +36,8 @@ __all__ = [
     "is_encoder_decoder",
     "make_sampler",
     "most_new_tokens",
+    "read",
     "tokenize",
-    "without_tokens",
 ]
 
 

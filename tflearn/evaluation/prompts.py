@@ -38,9 +38,10 @@ def tokenize(
     Raises:
         ConfigError: A prompt is empty, or too long for an encoder.
     """
+    tokens = read(model, encoder, prompts)
     if not is_encoder_decoder(model):
-        return _beginnings(encoder, prompts)
-    tokens = sentinels.tokenize(encoder, prompts, size=int(model.output.shape[-1]))
+        _check_beginnings(prompts, tokens)
+        return tokens
     limit = encoder.max_length
     for row, ids in enumerate(tokens):
         if len(ids) > limit and not truncate:
@@ -53,30 +54,33 @@ def tokenize(
     return [encoder.packing.cut(x, np.zeros_like(x), limit)[0] for x in tokens]
 
 
+def read(
+    model: keras.Model, encoder: TextEncoder, prompts: Sequence[str]
+) -> list[np.ndarray]:
+    """Tokenizes prompts, too long or empty ones too.
+
+    Args:
+        model: As for `tokenize`, as are `encoder` and `prompts`.
+        encoder: Its encoder.
+        prompts: Texts.
+
+    Returns:
+        int32 ids, `(length,)` each: with an end token where the model reads a text,
+        without one where the text is to go on.
+    """
+    if is_encoder_decoder(model):
+        size = int(model.output.shape[-1])
+        return sentinels.tokenize(encoder, prompts, size=size)
+    packing = dataclasses.replace(encoder.packing, end=())
+    going_on = dataclasses.replace(encoder, packing=packing)
+    return list(going_on.tokenize(list(prompts)).ids)
+
+
 def most_new_tokens(model: keras.Model, encoder: TextEncoder) -> int | None:
     """Returns how many tokens a model can add; None for any number."""
     if not is_encoder_decoder(model):
         return None
     return encoder.max_length - len(decoder_prompt(model, encoder))
-
-
-def without_tokens(
-    model: keras.Model, encoder: TextEncoder, prompts: Sequence[str]
-) -> tuple[int, ...]:
-    """Finds the prompts that give a model nothing to go on from.
-
-    Args:
-        model: The model.
-        encoder: Tokenizes the prompts.
-        prompts: The prompts.
-
-    Returns:
-        Their positions; none for encoder-decoders, which begin by themselves.
-    """
-    if is_encoder_decoder(model):
-        return ()
-    found = _without_end(encoder, prompts)
-    return tuple(row for row, ids in enumerate(found) if not len(ids))
 
 
 def decoder_prompt(model: Any, encoder: TextEncoder) -> tuple[int, ...]:
@@ -85,9 +89,7 @@ def decoder_prompt(model: Any, encoder: TextEncoder) -> tuple[int, ...]:
     return getattr(model, "decoder_prompt", (encoder.packing.pad,))
 
 
-def _beginnings(encoder: TextEncoder, prompts: Sequence[str]) -> list[np.ndarray]:
-    """Tokenizes beginnings: a text that is to go on has no end token."""
-    tokens = _without_end(encoder, prompts)
+def _check_beginnings(prompts: Sequence[str], tokens: Sequence[np.ndarray]) -> None:
     for row, ids in enumerate(tokens):
         if not len(ids):
             raise ConfigError(
@@ -96,9 +98,3 @@ def _beginnings(encoder: TextEncoder, prompts: Sequence[str]) -> list[np.ndarray
                 fix="give a prompt, or declare the special token 'start' for the "
                 "tokenizer that the model is trained with",
             )
-    return tokens
-
-
-def _without_end(encoder: TextEncoder, prompts: Sequence[str]) -> list[np.ndarray]:
-    packing = dataclasses.replace(encoder.packing, end=())
-    return dataclasses.replace(encoder, packing=packing).tokenize(list(prompts)).ids
