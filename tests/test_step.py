@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import dataclasses
+import json
 import os
 import pathlib
 import subprocess
 import sys
 
+import keras
 import pytest
 
+from tflearn import config, experiment
+from tflearn.distribution import precision
 from tflearn.support import compiled
+from tflearn.training import precision_trial
 
 DIGITS = "quickstart/digits.gin"
 
@@ -60,3 +66,121 @@ def test_the_files_used_last_stay_when_room_runs_out(tmp_path: pathlib.Path) -> 
         os.utime(path, (1e9 - age, 1e9 - age))
     assert compiled.prune(tmp_path, most_bytes=250) == 3
     assert sorted(path.name for path in folder.iterdir()) == ["file_0", "file_1"]
+
+
+# --- Precision chosen by measurement --------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("seconds", "chosen"),
+    [
+        ({"float32": 1.0, "mixed_bfloat16": 0.5}, "mixed_bfloat16"),
+        ({"float32": 1.0, "mixed_bfloat16": 0.95}, "float32"),
+        ({"float32": 1.0, "mixed_bfloat16": None}, "float32"),
+        ({"float32": None, "mixed_float16": 2.0}, "mixed_float16"),
+        ({"float32": None, "mixed_float16": None}, "float32"),
+    ],
+)
+def test_the_fastest_precision_wins_if_it_is_clearly_faster(
+    seconds: dict[str, float | None], chosen: str
+) -> None:
+    assert precision_trial.choose(seconds) == chosen
+
+
+def test_a_long_run_measures_once_and_a_resumed_one_keeps_the_choice(
+    tmp_path: pathlib.Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr(precision_trial, "LEAST_FLOPS", 0.0)
+    both = ("float32", "mixed_bfloat16")
+    monkeypatch.setattr(precision, "candidates", lambda platform: both)
+    times = {"float32": 1.0, "mixed_bfloat16": 0.1}
+    asked = []
+
+    def seconds(build: object, name: str) -> float:
+        asked.append(name)
+        return times[name]
+
+    monkeypatch.setattr(precision_trial, "_seconds", seconds)
+    bindings = ["experiment.Stage.budget = '2 steps'"]
+    declared = config.load([DIGITS], bindings).experiment()
+    report = experiment.run(declared, output_dir=str(tmp_path / "run"))
+    assert report.model["precision"] == "mixed_bfloat16"
+    assert asked == list(both)
+    assert "mixed_bfloat16: 100.0 ms a step, chosen" in capsys.readouterr().out
+    kept = json.loads((tmp_path / "run" / "precision.json").read_text())
+    assert kept == {"precision": "mixed_bfloat16", "seconds_per_step": times}
+    # As after a kill: the stage is not finished, so it is built again.
+    (tmp_path / "run" / "report.json").unlink()
+    again = experiment.run(
+        config.load([DIGITS], bindings).experiment(), output_dir=str(tmp_path / "run")
+    )
+    assert again.model["precision"] == "mixed_bfloat16"
+    assert asked == list(both)
+
+
+def test_a_trial_times_real_steps_and_a_short_run_has_none(
+    tmp_path: pathlib.Path,
+) -> None:
+    bindings = ["experiment.Stage.budget = '20 steps'"]
+    built = experiment.build(config.load([DIGITS], bindings).experiment())
+    prepared = built.stages[0]
+    assert not precision_trial.pays(prepared, "gpu", tmp_path)
+    longer = dataclasses.replace(prepared, total_steps=40)
+    work = precision_trial.training_flops(prepared)
+    assert precision_trial.training_flops(longer) == pytest.approx(2 * work)
+    assert work > 0
+    seconds = precision_trial._seconds(lambda name: prepared, "float32")
+    assert seconds is not None
+    assert seconds > 0
+
+
+# --- Products in bfloat16 -------------------------------------------------------------
+
+_PRODUCTS = """
+import keras, numpy as np
+from tflearn.distribution import products
+
+keras.config.set_dtype_policy("mixed_bfloat16")
+
+def make():
+    keras.utils.set_random_seed(1)
+    layers = keras.layers
+    model = keras.Sequential([
+        keras.Input((24, 64)),
+        layers.EinsumDense("abc,cde->abde", output_shape=(None, 4, 16), bias_axes="de"),
+        layers.EinsumDense("abde,def->abf", output_shape=(None, 64), bias_axes="f"),
+        layers.Dense(128, activation="gelu"), layers.LayerNormalization(),
+        layers.Dropout(0.1), layers.Dense(64), layers.GlobalAveragePooling1D(),
+        layers.Dense(3),
+    ])
+    model.compile("adamw", keras.losses.SparseCategoricalCrossentropy(from_logits=True))
+    return model
+
+plain, fast = make(), make()
+changed = products.install(fast)
+x = np.random.default_rng(0).normal(size=(8, 24, 64)).astype("float32")
+y = np.arange(8) % 3
+losses = [[float(m.train_on_batch(x, y)) for _ in range(4)] for m in (plain, fast)]
+print(changed, products.has_matrix_units())
+print(np.abs(np.subtract(*losses)).max(), losses[0][0] - losses[0][-1])
+"""
+
+
+def test_products_for_matrix_units_give_the_same_losses() -> None:
+    if keras.backend.backend() != "jax":
+        pytest.skip("TensorFlow's products use the units by themselves")
+    environment = os.environ | {"JAX_DISABLE_MOST_OPTIMIZATIONS": "0"}
+    done = subprocess.run(
+        [sys.executable, "-c", _PRODUCTS],
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    first, second = done.stdout.strip().splitlines()[-2:]
+    changed, units = first.split()
+    assert changed == units
+    difference, learned = map(float, second.split())
+    assert difference < 0.01 * learned

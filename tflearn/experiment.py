@@ -29,6 +29,7 @@ from tflearn.training import (
     interruption,
     maintenance,
     placement,
+    precision_trial,
     run_directory,
     unchanged,
 )
@@ -226,7 +227,7 @@ def run(
         return Report.from_json(files.read_json(folder / run_directory.REPORT))
     for line in environment.untested():
         say(f"warning: {line}")
-    built = build(experiment)
+    built, measured = _built(experiment, folder)
     _check_same(built)
     say(built.devices.note + f", precision {built.precision}")
     with (
@@ -239,6 +240,7 @@ def run(
         fingerprints = {x.stage.name: x.dataset.fingerprint for x in built.stages}
         unchanged.check(folder, fingerprints, allow=allow)
         run_directory.write_start(folder, experiment.declaration)
+        precision_trial.keep(folder, measured)
         reports, sources = _train_stages(built, folder, box)
         started = time.perf_counter()
         export.write_model(
@@ -251,6 +253,27 @@ def run(
         # A process that ends earlier would be taken for lost.
         processes.meet()
     return report
+
+
+def _built(
+    experiment: Experiment, folder: pathlib.Path
+) -> tuple[Built, dict[str, Any] | None]:
+    """Builds in the precision the run began with, or in the fastest if that pays."""
+
+    def make(precision: str) -> Built:
+        # The first one's names again, so that a resumed run finds its checkpoints.
+        keras.utils.clear_session()
+        return build(dataclasses.replace(experiment, precision=precision))
+
+    if experiment.precision != "auto":
+        return build(experiment), None
+    kept = precision_trial.recall(folder)
+    built = build(dataclasses.replace(experiment, precision=kept or "auto"))
+    first, platform = built.stages[0], built.devices.platform
+    if kept or not precision_trial.pays(first, platform, folder):
+        return built, None
+    found = precision_trial.settle(platform, lambda name: make(name).stages[0])
+    return make(found["precision"]), found
 
 
 def _check_same(built: Built) -> None:

@@ -20,7 +20,13 @@ import numpy as np
 
 from tflearn.backbones import graph
 from tflearn.data import pipeline, waiting
-from tflearn.distribution import processes, tf_batches, tf_strategy, tf_training
+from tflearn.distribution import (
+    processes,
+    products,
+    tf_batches,
+    tf_strategy,
+    tf_training,
+)
 from tflearn.training import interruption
 from tflearn.training.variables import state_variables
 
@@ -283,6 +289,7 @@ def compile_model(
         weighted_metrics=list(metrics),
         jit_compile=jit_compile,
     )
+    products.install(model)
     tf_strategy.check_compiled(model)
     tf_training.sum_before_clipping(model.optimizer)
     optimizer.build(model.trainable_variables)
