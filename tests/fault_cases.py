@@ -137,6 +137,7 @@ def pictures(workers: int = 0, stall_seconds: float = 300.0) -> Data:
         input="image",
         target="label",
         cache_bytes=0,
+        disk_bytes=0,
         workers=workers,
         stall_seconds=stall_seconds,
     )

@@ -57,6 +57,13 @@ def explain(error: BaseException) -> SystemRefusal | None:
                 received=_short(found),
                 fix="choose another --output_dir, or change what its owner may do",
             )
+        if isinstance(found, TimeoutError):
+            # Orbax takes the time by the clock on the wall.
+            return SystemRefusal(
+                "something did not answer in time, or the clock jumped",
+                received=_short(found),
+                fix="run the same command again: it goes on from the last checkpoint",
+            )
         if is_memory(found):
             return SystemRefusal(
                 "there is not enough memory",
