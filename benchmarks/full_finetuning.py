@@ -236,6 +236,11 @@ def passed_on(flags: argparse.Namespace) -> list[str]:
     ]
 
 
+def _type(name: str, said: Numbers) -> str:
+    half = "bfloat16" in name or "bfloat16" in said.get("precision", "")
+    return "bfloat16" if half else "float32"
+
+
 def main() -> None:
     parser = measuring.parser(__doc__)
     add_flags(parser, run="sst2_full")
@@ -258,7 +263,7 @@ def main() -> None:
             said,
             row["median"],
             flops=FLOPS,
-            dtype="float32" if "float32" in name else "bfloat16",
+            dtype=_type(name, said[name]),
         )
         for name, row in summary.items()
     }

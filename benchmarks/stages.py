@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Sequence
 from typing import Any
@@ -25,16 +26,29 @@ def tflearn_stage(
     Returns:
         What is said once, and what trains a round.
     """
+    import dataclasses
+
+    import keras
+
     from tflearn import config, experiment
     from tflearn.support import compiled
-    from tflearn.training import loop
+    from tflearn.training import loop, precision_trial
     from tflearn.training.progress import Progress
 
     compiled.keep()
     declared = config.load([gin_file], bindings).experiment()
-    built = experiment.build(declared)
+
+    def build(precision: str) -> experiment.Built:
+        keras.utils.clear_session()
+        return experiment.build(dataclasses.replace(declared, precision=precision))
+
+    chosen: Numbers = {"precision": declared.precision}
+    if declared.precision == "auto":
+        # As a long run does it.
+        chosen = precision_trial.settle("cpu", lambda name: build(name).stages[0])
+    built = build(chosen["precision"])
     prepared = built.stages[0]
-    census = prepared.apply_regime()
+    prepared.apply_regime()
     model = prepared.network.model
     loop.compile_model(
         model,
@@ -67,11 +81,10 @@ def tflearn_stage(
     measure()
     return {
         "parameters": model.count_params(),
-        "trainable": sum(x.size for x in model.trainable_variables),
-        "precision": built.precision,
+        "trainable": sum(math.prod(x.shape) for x in model.trainable_variables),
+        **chosen,
         "positions_per_example": sum(counts) / (steps * size),
         "compile_seconds": time.perf_counter() - began,
-        "census_rows": len(census.rows) if hasattr(census, "rows") else None,
         "peak_gflops": keras_peak(),
     }, measure
 
