@@ -25,7 +25,15 @@ from tflearn.data import Data
 from tflearn.support.errors import ConfigError, RunError
 from tflearn.training import assessment, execution, phases
 from tflearn.training.checkpoints import Checkpoints
-from tflearn.training.features import files, keys, plan, resident
+from tflearn.training.features import (
+    files,
+    gather,
+    keys,
+    plan,
+    precision,
+    resident,
+    views,
+)
 from tflearn.training.features import passes as feature_passes
 from tflearn.training.features.examples import FeatureExamples
 from tflearn.training.features.passes import passes
@@ -33,9 +41,13 @@ from tflearn.training.features.shortcut import shortcut
 from tflearn.training.stage import Prepared
 
 
+NO_COST = {"cpu": 0, "accelerator": 0}
+
+
 @pytest.fixture(autouse=True)
 def own_folder(tmp_path, monkeypatch) -> pathlib.Path:
-    """Each test has features of its own."""
+    """Each test has features of its own, and texts of several lengths of batches."""
+    monkeypatch.setattr(feature_passes, "_SHAPE_TOKENS", NO_COST)
     monkeypatch.setenv("TFLEARN_CACHE", str(tmp_path / "cache"))
     return tmp_path / "cache" / "features"
 
@@ -78,6 +90,7 @@ def both(request, tmp_path_factory):
     found = {}
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("TFLEARN_CACHE", str(root / "cache"))
+        patch.setattr(feature_passes, "_SHAPE_TOKENS", NO_COST)
         for name, cache in (("live", "off"), ("cached", "auto"), ("again", "auto")):
             prepared = prepare(kind, regime=rules, cache=cache)
             if name == "cached":
@@ -267,6 +280,92 @@ def test_what_hangs_on_the_padding_is_found_out(tmp_path, capsys, monkeypatch) -
     prepared = prepare("text", budget="12 steps", interval=12)
     assert train(prepared, tmp_path).cache == {}
     assert "hangs on the padding" in capsys.readouterr().out
+
+
+# --- Views and precision --------------------------------------------------------------
+
+FLIPPED = functools.partial(
+    feature_cases.images,
+    augment=(functools.partial(keras.layers.RandomTranslation, 0.3, 0.3),),
+)
+
+
+def test_views_are_cached_and_each_epoch_takes_another_one(tmp_path, capsys) -> None:
+    declared = {"data": FLIPPED, "cache_views": 2, "interval": 3}
+    prepared = prepare("image", **declared)
+    planned = plan.plan(prepared)
+    assert planned.views == 2 and "an example of 2 views" in str(planned)
+    found = gather.gather(prepared, planned, declared=None)
+    one, other = (dict(view.arrays)["features_0"] for view in found.views)
+    assert found.planned.num_bytes == planned.num_bytes
+    assert one.shape == other.shape and not np.allclose(one, other)
+    # Made again they are the same: views hang on the seed alone.
+    again = gather.gather(prepared, planned, declared=None)
+    np.testing.assert_array_equal(again.views[1].arrays["features_0"], other)
+    outcome = train(prepared, tmp_path / "one")
+    assert outcome.cache["views"] == 2
+    assert train(prepare("image", **declared), tmp_path / "two").state.history == (
+        outcome.state.history
+    )
+
+
+def test_every_round_of_epochs_takes_each_view_once() -> None:
+    prepared = prepare()
+    batches = views.ViewedBatches([prepared.batches] * 3, seed=1, epoch_steps=5)
+    seen = [batches.view(step) for step in range(45)]
+    for epoch in range(9):
+        assert len(set(seen[5 * epoch : 5 * epoch + 5])) == 1
+    for turn in range(3):
+        assert sorted(seen[15 * turn : 15 * turn + 15 : 5]) == [0, 1, 2]
+
+
+def test_views_of_nothing_are_refused() -> None:
+    with pytest.raises(ConfigError, match="nothing to augment"):
+        prepare(cache_views=2)
+    with pytest.raises(ConfigError, match="nothing to cache"):
+        prepare("image", data=FLIPPED, cache="off", cache_views=2)
+
+
+def test_the_fastest_precision_within_the_tolerance_is_taken(monkeypatch, capsys):
+    # As if each step down in precision were twice as fast.
+    clock = {"bfloat16": 1.0, "float16": 2.0}
+    run = precision._timed
+
+    def timed(prefix, batches):
+        given, _ = run(prefix, batches)
+        policy = prefix.calls[-1].operation.dtype_policy.compute_dtype
+        return given, clock.get(policy, 4.0)
+
+    monkeypatch.setattr(precision, "_timed", timed)
+    prepared = prepare()
+    planned = plan.plan(prepared)
+    examples = prepared.examples["train"]
+    for tolerance, expected in (
+        (1e-9, "float32"),
+        (2e-3, "float16"),
+        (0.1, "bfloat16"),
+    ):
+        found = precision.choose(
+            planned.prefix, examples, batch_size=16, tolerance=tolerance
+        )
+        assert found == expected
+    assert "bfloat16 1 s, off by 0.00" in capsys.readouterr().out
+    assert {x.operation.dtype_policy.name for x in planned.prefix.calls} == {"float32"}
+
+
+def test_a_lower_precision_stays_near_and_is_kept_apart(tmp_path, monkeypatch) -> None:
+    monkeypatch.setattr(precision, "choose", lambda *_, **__: "bfloat16")
+    exact, lower = prepare(), prepare(cache_tolerance=0.05)
+    rows = [train(x, tmp_path / str(i)) for i, x in enumerate((exact, lower))]
+    assert rows[1].cache["precision"] == "bfloat16"
+    assert set(rows[1].cache["found"].values()) == {"computed"}
+    last, other = (x.state.history[-1]["loss"] for x in rows)
+    assert last == pytest.approx(other, abs=0.02) and last != other
+    # A process that goes on computes as the one before it did, whatever is faster now.
+    monkeypatch.setattr(
+        precision, "choose", lambda *_, **__: pytest.fail("chosen anew")
+    )
+    assert train(prepare(cache_tolerance=0.05), tmp_path / "1").state.step == 18
 
 
 # --- Never stale --------------------------------------------------------------------
@@ -517,7 +616,7 @@ def test_the_pass_hardly_pads_and_takes_everything_once(computed) -> None:
     lengths = [length for _, length in found]
     assert lengths == sorted(lengths) and max(lengths) <= examples.padded_lengths[-1]
     for indices, length in found:
-        assert 0 <= length - max(examples.lengths[indices]) < 16
+        assert 0 <= length - max(examples.lengths[indices]) < 8
 
 
 def test_old_features_make_room_for_new_ones(own_folder) -> None:

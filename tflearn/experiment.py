@@ -33,7 +33,7 @@ from tflearn.training import (
     run_directory,
     unchanged,
 )
-from tflearn.training.features import plan as features
+from tflearn.training.features import search
 from tflearn.training.forgetting import Source, Watched, point, start_from, watch
 from tflearn.training.preparation import prepare
 from tflearn.training.rematerialization import rematerialize
@@ -183,7 +183,7 @@ def _rehearse(stages: Sequence[Prepared]) -> None:
             ):
                 say(f"note: {line}")
             earlier = [before.stage.name for before in stages[:number]]
-            features.check(prepared)
+            search.check_declared(prepared)
             for line in course.check(prepared, earlier=earlier):
                 say(f"note: {line}")
     placement.check(sizes)

@@ -11,6 +11,7 @@ from tflearn.reports import placements, tables
 from tflearn.support.console import console, say
 from tflearn.training import course, optimizers, placement
 from tflearn.training.features import plan as features
+from tflearn.training.features import search
 from tflearn.training.stage import Prepared
 
 
@@ -56,6 +57,8 @@ def _print_stage(prepared: Prepared) -> None:
         where = "" if isinstance(planned, str) else f" in {planned.place}"
         prefix = "not cached: " if isinstance(planned, str) else "computed once: "
         say(f"cache       {prefix}{planned}{where}")
+    if stage.grid is not None:
+        say(f"grid        {search.size_text(prepared)}")
     length = f"{steps} steps" if steps else "steps measured when it starts"
     say(f"objective   {prepared.objective.name}")
     say(f"optimizer   {optimizers.describe(optimizer)}")

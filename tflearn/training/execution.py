@@ -26,6 +26,7 @@ from tflearn.training import (
     recovery,
 )
 from tflearn.training.checkpoints import Checkpoints
+from tflearn.training.features import search
 from tflearn.training.features.shortcut import shortcut
 from tflearn.training.intervals import Run, rewrite_log, scores, validate
 from tflearn.training.layer_rates import innermost, lines
@@ -80,6 +81,9 @@ def execute(
     model, stage = prepared.network.model, prepared.stage
     regimes.reinitialize(model, census)
     state = length.settled(prepared, folder)
+    prepared, gathered, tried = search.settle(
+        prepared, folder, total_steps=state.total_steps
+    )
     legs = course.plan(prepared, state.total_steps)
     average = stage.average() if stage.average is not None else None
     needed = stage.anchor is not None or average is not None
@@ -115,7 +119,9 @@ def execute(
         rates = lines(model.optimizer)
         for line in rates:
             say(line)
-        short = shortcut(prepared, folder, total_steps=state.total_steps)
+        short = shortcut(
+            prepared, folder, total_steps=state.total_steps, gathered=gathered
+        )
         run = Run(
             prepared=prepared,
             trained=short.prepared if short else prepared,
@@ -150,6 +156,8 @@ def execute(
         notes += _finish(run, start)
         notes += _faults_met(run)
         cached, agree = short.finish(prepared) if short else ({}, False)
+        cached |= {"grid": tried} if tried else {}
+        notes += search.describe(prepared, tried)
     return Outcome(
         state=state,
         proof=regimes.check_unchanged(model, never, frozen),

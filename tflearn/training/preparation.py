@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 from collections.abc import Mapping
 from typing import Any
@@ -80,6 +81,34 @@ def prepare(stage: Stage, backbone: Backbone, *, seed: int) -> Prepared:
         and probes.prepare(stage.probe(), backbone, batch_size=stage.eval_batch_size),
         **made,
     )
+
+
+def reseeded(prepared: Prepared, seed: int) -> Prepared:
+    """Returns a stage with labels as an experiment with another seed would have it.
+
+    Args:
+        prepared: The stage.
+        seed: The other experiment's seed.
+
+    Returns:
+        The stage with another head, on the same backbone, and another order of the
+        examples.
+    """
+    stage, objective = prepared.stage, prepared.objective
+    if isinstance(objective, objectives.SelfSupervised):
+        raise ConfigError("only a head has a seed", received=objective.name)
+    train, old = prepared.examples["train"], prepared.rehearsed
+    rows = _rows(objective, prepared.dataset, train, old)
+    keras.utils.set_random_seed(seeds.derive(seed, "head", stage.name))
+    made = _supervised(
+        stage,
+        objective,
+        prepared.network.backbone,
+        prepared.dataset,
+        rows,
+        seeds.derive(seed, "batches", stage.name),
+    )
+    return dataclasses.replace(prepared, **made)
 
 
 def encode(

@@ -21,6 +21,7 @@ from tflearn.training import (
     placement,
 )
 from tflearn.training import probe as probes
+from tflearn.training.features.grid import Grid
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -65,6 +66,8 @@ class Stage:
             `float16`.
         cache_views: How many augmented views of every image are computed once, where
             images are augmented; with 0 they are augmented, and computed, anew.
+        grid: Rates, weight decays and seeds that are tried for a head on frozen
+            layers before the best goes on; see `tflearn.training.features.grid`.
         cache_tolerance: How far features may lie from those in float32, in shares of
             the largest one, so that frozen layers run in the fastest precision that
             keeps it; with 0 they run in the declared one.
@@ -96,6 +99,7 @@ class Stage:
     cache_dtype: str = "auto"
     cache_views: int = 0
     cache_tolerance: float = 0.0
+    grid: Grid | None = None
 
     @property
     def new_per_step(self) -> int:

@@ -40,6 +40,7 @@ def kept(
     *,
     key: str,
     batch_size: int,
+    fits: Sequence[int] = (),
     make_batch: MakeBatch | None = None,
     description: str = "frozen layers",
 ) -> tuple[dict[str, np.ndarray], bool]:
@@ -51,6 +52,7 @@ def kept(
         fields: What the arrays are.
         key: Fingerprint of all that they depend on.
         batch_size: Examples a batch.
+        fits: As in `passes.passes`.
         make_batch: Makes a batch; by default the examples as they are.
         description: Text of the progress bar.
 
@@ -79,6 +81,7 @@ def kept(
         examples,
         fields,
         batch_size=batch_size,
+        fits=fits,
         make_batch=make_batch,
         description=description,
     )

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import functools
 import shutil
 import time
 from collections.abc import Mapping, Sequence
@@ -18,7 +17,14 @@ from tflearn.support.errors import RunError
 from tflearn.training.features import files, keys, precision, views
 from tflearn.training.features.comparison import TOLERANCES
 from tflearn.training.features.examples import Arrays, FeatureExamples, Field
-from tflearn.training.features.passes import MakeBatch, compute, empty, passes, plain
+from tflearn.training.features.passes import (
+    MakeBatch,
+    compute,
+    empty,
+    fitting,
+    passes,
+    plain,
+)
 from tflearn.training.features.plan import DISK_BYTES, SPLITS, Plan, stored
 from tflearn.training.stage import Prepared
 
@@ -68,12 +74,16 @@ def gather(prepared: Prepared, planned: Plan, *, declared: str | None) -> Gather
     weights = keys.of_prefix(planned.prefix)
     made: dict[str, list[FeatureExamples]] = {}
     found = {}
+    splits = [x for x in SPLITS if x in prepared.examples]
+    size = prepared.stage.eval_batch_size
+    # What is compiled for one split serves the others.
+    fits = fitting([prepared.examples[x] for x in splits], size)
     with precision.computed_in(planned.prefix, name):
-        for split in (x for x in SPLITS if x in prepared.examples):
+        for split in splits:
             made[split] = []
             for view in range(views.count(prepared) if split == "train" else 1):
                 planned, features, found[split] = _features(
-                    prepared, planned, split, view, weights, name
+                    prepared, planned, split, view, weights, name, fits
                 )
                 made[split].append(features)
     sizes = {
@@ -110,22 +120,35 @@ def _features(
     view: int,
     weights: str,
     precise: str,
+    fits: Sequence[int],
 ) -> tuple[Plan, FeatureExamples, str]:
     examples, make, seen = prepared.examples[split], None, None
     if split == "train" and views.count(prepared) > 1:
         make = views.maker(prepared, examples, view)
         seen = views.describe(prepared, view)
-    fields, first = _first(prepared, planned, examples, make)
+    fields, first = _first(prepared, planned, examples, make, fits)
     planned = dataclasses.replace(planned, fields=fields)
     key = plain_files.digest(
         weights,
         keys.of_examples(examples, split, prepared.dataset.fingerprint),
-        keys.of_form(fields, prepared.stage.eval_batch_size, precise, seen),
+        keys.of_form(
+            fields,
+            batch_size=prepared.stage.eval_batch_size,
+            fits=fits,
+            precision=precise,
+            view=seen,
+        ),
     )
-    run = functools.partial(
-        _arrays, prepared, planned, split, key=key, first=first, precise=precise
+    arrays, where = _arrays(
+        prepared,
+        planned,
+        split,
+        key=key,
+        first=first,
+        precise=precise,
+        make=make,
+        fits=fits,
     )
-    arrays, where = run(make=make)
     features = FeatureExamples(
         examples,
         fields,
@@ -142,10 +165,11 @@ def _first(
     planned: Plan,
     examples: pipeline.Examples,
     make: MakeBatch | None,
+    fits: Sequence[int],
 ) -> tuple[tuple[Field, ...], dict[str, np.ndarray]]:
     """Runs the prefix on its first batch: says what features there are, masks too."""
     size = min(prepared.stage.eval_batch_size, len(examples))
-    indices, length = next(iter(passes(examples, size)))
+    indices, length = next(iter(passes(examples, size, fits)))
     given = planned.prefix.predict_on_batch(
         (make or plain(examples))(indices, length, 0)
     )
@@ -176,11 +200,13 @@ def _arrays(
     first: Mapping[str, np.ndarray],
     precise: str,
     make: MakeBatch | None,
+    fits: Sequence[int],
 ) -> tuple[Arrays, str]:
     """Returns the features of a split, and where they were found."""
     examples, fields = prepared.examples[split], planned.fields
     run = {
         "batch_size": prepared.stage.eval_batch_size,
+        "fits": fits,
         "make_batch": make,
         "description": f"frozen layers, {split}",
     }
@@ -195,7 +221,7 @@ def _arrays(
                 size = prepared.stage.eval_batch_size
                 tolerance = _tolerance(fields, precise, default=0.0)
                 if not found or _agree(
-                    examples, fields, arrays, first, size, tolerance
+                    examples, fields, arrays, first, size, tolerance, fits
                 ):
                     break
                 say("note: kept features are not what the layers give: made anew")
@@ -228,9 +254,10 @@ def _agree(
     first: Mapping[str, np.ndarray],
     size: int,
     tolerance: float,
+    fits: Sequence[int],
 ) -> bool:
     """Tells whether kept features of the first batch are what the prefix gives now."""
-    indices, length = next(iter(passes(examples, min(size, len(examples)))))
+    indices, length = next(iter(passes(examples, min(size, len(examples)), fits)))
     held = FeatureExamples(examples, fields, arrays, names=(), takes=(), mapped=False)
     found = held.batch(indices, length=length)
     for field in fields:

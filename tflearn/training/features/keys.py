@@ -81,13 +81,19 @@ def of_examples(examples: Examples, split: str, fingerprint: str) -> str:
 
 
 def of_form(
-    fields: Sequence[Field], batch_size: int, precision: str, view: object
+    fields: Sequence[Field],
+    *,
+    batch_size: int,
+    fits: Sequence[int],
+    precision: str,
+    view: object,
 ) -> str:
     """Returns a digest of how features are computed and written.
 
     Args:
         fields: The features.
         batch_size: Examples a batch: it decides about the last bits.
+        fits: Lengths of batches: they do, too.
         precision: What the prefix runs in.
         view: What the examples were augmented with, if they were.
     """
@@ -99,6 +105,7 @@ def of_form(
             {name: versions.get(name) for name in _LIBRARIES},
             [dataclasses.astuple(field) for field in fields],
             batch_size,
+            list(fits),
             precision,
             view,
         ],

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
+import keras
 import numpy as np
 import rich.progress
 
@@ -23,36 +25,60 @@ from tflearn.training.features.examples import (
 MakeBatch = Callable[[np.ndarray, int | None, int], object]
 
 _MULTIPLE = 8
-#: A length of batches must be compiled, which takes as long as so many tokens.
-_SHAPE_TOKENS = 16_384
+#: A length of batches must be compiled, which takes as long as so many tokens: on two
+#: cores and MiniLM 0.8 s, 3,000 tokens; accelerators compile no faster, but compute.
+_SHAPE_TOKENS = {"cpu": 4_096, "accelerator": 2**20}
 
 
 def passes(
-    examples: Examples, batch_size: int
+    examples: Examples, batch_size: int, fits: Sequence[int] = ()
 ) -> Iterator[tuple[np.ndarray, int | None]]:
     """Gives every example once, texts sorted by length and hardly padded.
 
     Args:
         examples: The examples.
         batch_size: Examples a batch; the last one may have fewer.
+        fits: Lengths of batches, as `fitting` returns them; by default those of these
+            examples alone.
 
     Yields:
         Indices `(batch,)` and the length to pad to, None where there is none.
     """
-    lengths = examples.lengths
-    order = np.arange(len(examples))
-    if lengths is not None:
-        order = np.argsort(lengths, kind="stable")
+    if examples.lengths is None:
+        for start in range(0, len(examples), batch_size):
+            yield np.arange(start, min(start + batch_size, len(examples))), None
+        return
+    fits = fits or fitting([examples], batch_size)
+    for part, longest in _sorted(examples, batch_size):
+        fit = next(x for x in fits if x >= longest)
+        yield part, min(fit, examples.padded_lengths[-1])
+
+
+def fitting(splits: Sequence[Examples], batch_size: int) -> list[int]:
+    """Chooses the lengths that batches of texts are padded to, ascending.
+
+    Args:
+        splits: What will be gone through.
+        batch_size: Examples a batch.
+    """
+    longest = [
+        length
+        for examples in splits
+        if examples.lengths is not None
+        for _, length in _sorted(examples, batch_size)
+    ]
+    alone = all(x.lower().startswith("cpu") for x in keras.distribution.list_devices())
+    worth = _SHAPE_TOKENS["cpu" if alone else "accelerator"]
+    return few_lengths(longest, worth / batch_size) if longest else []
+
+
+def _sorted(examples: Examples, batch_size: int) -> list[tuple[np.ndarray, int]]:
+    """Returns batches of texts sorted by length, and the longest of each."""
+    lengths: Any = examples.lengths
+    order = np.argsort(lengths, kind="stable")
     starts = range(0, len(order), batch_size)
     parts = [order[start : start + batch_size] for start in starts]
-    if lengths is None:
-        yield from ((part, None) for part in parts)
-        return
-    longest = [int(np.max(lengths[part])) for part in parts]
-    fits = few_lengths(longest, _SHAPE_TOKENS / batch_size)
-    for part, length in zip(parts, longest, strict=True):
-        fit = next(x for x in fits if x >= length)
-        yield part, min(fit, examples.padded_lengths[-1])
+    return [(part, int(np.max(lengths[part]))) for part in parts]
 
 
 def few_lengths(longest: Sequence[int], cost: float) -> list[int]:
@@ -105,6 +131,7 @@ def compute(
     arrays: Arrays,
     *,
     batch_size: int,
+    fits: Sequence[int] = (),
     make_batch: MakeBatch | None = None,
     first: int = 0,
     on_batch: Callable[[int], None] = lambda done: None,
@@ -118,6 +145,7 @@ def compute(
         fields: What the arrays are.
         arrays: Are filled.
         batch_size: Examples a batch.
+        fits: As in `passes`.
         make_batch: Makes a batch; by default the examples as they are.
         first: Batches that are there already.
         on_batch: Called with the number of batches that are there.
@@ -128,7 +156,7 @@ def compute(
     """
     starts, size = offsets(examples), min(batch_size, len(examples))
     make = make_batch or plain(examples)
-    plan = list(passes(examples, size))
+    plan = list(passes(examples, size, fits))
     for number, (indices, length) in enumerate(
         rich.progress.track(plan[first:], description, console=console, transient=True),
         start=first,

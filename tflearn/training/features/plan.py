@@ -57,6 +57,11 @@ class Plan:
     head_only: bool
     views: int
 
+    @property
+    def by_token(self) -> bool:
+        """Whether an example's features differ in length."""
+        return any(field.by_token for field in self.fields)
+
     def __str__(self) -> str:
         shapes = ", ".join(shape_text(field) for field in self.fields)
         views = f" of {self.views} views" if self.views > 1 else ""
@@ -93,21 +98,6 @@ def plan(prepared: Prepared, *, total_steps: int | None = None) -> Plan | str:
             fix="declare 'auto', which computes them live then, or 'off'",
         )
     return found
-
-
-def check(prepared: Prepared) -> None:
-    """Refuses a cache that is demanded and not possible, before anything trains.
-
-    Args:
-        prepared: The stage, its regime applied.
-
-    Raises:
-        ConfigError: It is not possible, or the declaration makes no sense.
-    """
-    if prepared.stage.cache in ("memory", "disk"):
-        plan(prepared)
-    else:
-        views.check(prepared)
 
 
 def _plan(prepared: Prepared, total_steps: int | None) -> Plan | str:

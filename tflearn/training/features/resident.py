@@ -116,6 +116,16 @@ class Resident:
         finally:
             own.train_function = None
 
+    def over(self, batches: TrainBatches, views: Sequence[FeatureExamples]) -> Resident:
+        """Returns what runs the steps of other batches of the same features.
+
+        Args:
+            batches: The other batches.
+            views: The features of every view.
+        """
+        rows = numbered(batches, views)
+        return dataclasses.replace(self, batches=batches, rows=rows)
+
     def data(self, rows: Any, arrays: Mapping[str, Any]) -> tuple[Any, ...]:
         """Returns the batch of a step, its features looked up on the device.
 

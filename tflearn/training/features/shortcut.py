@@ -12,6 +12,7 @@ import dataclasses
 import pathlib
 from typing import Any
 
+from tflearn.data.batches import TrainBatches
 from tflearn.distribution import processes, tf_training
 from tflearn.support import files, seeds
 from tflearn.support.console import say
@@ -68,7 +69,11 @@ class Shortcut:
 
 
 def shortcut(
-    prepared: Prepared, folder: pathlib.Path, *, total_steps: int
+    prepared: Prepared,
+    folder: pathlib.Path,
+    *,
+    total_steps: int,
+    gathered: Gathered | None = None,
 ) -> Shortcut | None:
     """Computes the features of a stage, or reads them, and says so in a line.
 
@@ -77,6 +82,7 @@ def shortcut(
         folder: The stage's folder: the decision is kept there, so that a process that
             resumes the stage computes as the one before it did.
         total_steps: Length of the stage.
+        gathered: Its features, if they are there already.
 
     Returns:
         What trains instead; None: the stage as it is.
@@ -92,7 +98,8 @@ def shortcut(
         found = before["reason"]
     if isinstance(found, Plan):
         settled = before and before.get("precision")
-        found = _shortcut(prepared, gather(prepared, found, declared=settled))
+        gathered = gathered or gather(prepared, found, declared=settled)
+        found = _shortcut(prepared, gathered)
     if isinstance(found, Shortcut):
         precision = found.facts["precision"]
         files.write_json(path, {"cached": True, "precision": precision})
@@ -165,16 +172,24 @@ def standin(prepared: Prepared, gathered: Gathered) -> Prepared:
         weighted_metrics=prepared.metrics(),
         jit_compile=prepared.stage.jit_compile,
     )
-    batches = [prepared.batches.over(examples) for examples in gathered.views]
     return dataclasses.replace(
         prepared,
         network=dataclasses.replace(prepared.network, model=suffix, deployed=suffix),
         examples={**prepared.examples, **gathered.splits},
-        batches=batches[0] if len(batches) == 1 else _viewed(prepared, batches),
+        batches=feature_batches(prepared, gathered),
     )
 
 
-def _viewed(prepared: Prepared, batches: Any) -> ViewedBatches:
+def feature_batches(prepared: Prepared, gathered: Gathered) -> TrainBatches:
+    """Returns the batches of a stage with features in place of inputs.
+
+    Args:
+        prepared: The stage.
+        gathered: Its features.
+    """
+    batches = [prepared.batches.over(examples) for examples in gathered.views]
+    if len(batches) == 1:
+        return batches[0]
     rows, new = len(prepared.examples["train"]), prepared.stage.new_per_step
     return ViewedBatches(
         batches,
