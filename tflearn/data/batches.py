@@ -20,6 +20,7 @@ from tflearn.data.raw_batches import (
     TrainBatch,
     own_rows,
 )
+from tflearn.data.targets import class_weights
 from tflearn.data.waiting import STALL_SECONDS
 from tflearn.support import seeds
 from tflearn.support.errors import ConfigError
@@ -236,28 +237,6 @@ def _classes(targets: np.ndarray, data: Data) -> np.ndarray | None:
             received=f"balance = '{data.balance}'",
         )
     return None
-
-
-def class_weights(classes: np.ndarray, num_classes: int) -> np.ndarray:
-    """Returns weights that let each class count the same in the loss.
-
-    An example of class `c` weighs `n / (C * n_c)`: `n` examples, `C` classes, `n_c`
-    examples of the class. The mean over all examples is 1.
-
-    Args:
-        classes: Class numbers, `(n,)`.
-        num_classes: Number of classes.
-
-    Returns:
-        float32 `(n,)`.
-
-    Example:
-    >>> class_weights(np.array([0, 0, 0, 1]), 2)[2:].round(3)
-    array([0.667, 2.   ], dtype=float32)
-    """
-    counts = np.bincount(classes, minlength=num_classes)
-    weights = len(classes) / (num_classes * np.maximum(counts, 1))
-    return weights[classes].astype(np.float32)
 
 
 def _augmentation(examples: Examples, data: Data, seed: int) -> Augmentation | None:

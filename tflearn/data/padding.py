@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 if TYPE_CHECKING:
     from tflearn.data.batches import TrainBatches
+    from tflearn.data.dataset import Dataset
     from tflearn.data.examples import Examples
 
 #: Shares of the texts that fit into each of the lengths they are padded to.
@@ -17,6 +19,8 @@ _LENGTH_MULTIPLE = 8
 _STEPS = 512
 #: Share of the training texts that `max_length = 'auto'` leaves whole.
 AUTO_SHARE = 0.995
+# Training texts from which it is chosen.
+_LOOKED_AT = 10_000
 
 
 def fitting_lengths(lengths: np.ndarray, limit: int) -> tuple[int, ...]:
@@ -56,6 +60,31 @@ def chosen_length(lengths: np.ndarray, limit: int) -> int:
     """
     quantile: Any = np.quantile(lengths, AUTO_SHARE, method="inverted_cdf")
     return min(_rounded(int(quantile)), limit)
+
+
+def settle_length(dataset: Dataset, encoder: Any, *, any_length: bool) -> Dataset:
+    """Chooses the longest text from the training texts, if that is declared.
+
+    Args:
+        dataset: The rows.
+        encoder: The encoder of the backbone.
+        any_length: Whether texts are divided, so that none is too long.
+
+    Returns:
+        The rows with a number, and a note, where `data.Data.max_length` was `auto`.
+    """
+    train = dataset.splits.get("train")
+    if dataset.data.max_length != "auto" or train is None:
+        return dataset
+    if any_length or not hasattr(encoder, "tokenize"):
+        data = dataclasses.replace(dataset.data, max_length=None)
+        return dataclasses.replace(dataset, data=data)
+    some = list(train.inputs[:: max(1, len(train) // _LOOKED_AT)])
+    lengths = encoder.tokenize(some).ids
+    limit = chosen_length(np.array(list(map(len, lengths))), encoder.max_length)
+    data = dataclasses.replace(dataset.data, max_length=limit, truncate=True)
+    note = f"max_length is {limit}: {AUTO_SHARE:.1%} of the training texts are whole"
+    return dataclasses.replace(dataset, data=data, notes=(*dataset.notes, note))
 
 
 def padded_length(examples: Examples, indices: np.ndarray) -> int | None:

@@ -25,7 +25,6 @@ Example:
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -33,7 +32,6 @@ import numpy as np
 
 from tflearn.data.batches import (
     TrainBatches,
-    class_weights,
     made_batches,
     train_batches,
 )
@@ -44,17 +42,15 @@ from tflearn.data.examples import (
     TextExamples,
     VectorExamples,
 )
-from tflearn.data.padding import AUTO_SHARE, chosen_length, padded_length, padding
+from tflearn.data.padding import padded_length, padding, settle_length
 from tflearn.data.raw_batches import generator
 from tflearn.data.spec import Batch, Spec
+from tflearn.data.targets import class_weights
 from tflearn.distribution import arrays
 from tflearn.support.errors import DataError
 
 if TYPE_CHECKING:
     from tflearn.data.data import Data
-
-# Training texts from which their longest length is chosen.
-_LOOKED_AT = 10_000
 
 __all__ = [
     "Dataset",
@@ -120,31 +116,6 @@ def encode(
             split, encoder, cache_bytes=data.cache_bytes, disk_bytes=room
         )
     return VectorExamples(split, encoder)
-
-
-def settle_length(dataset: Dataset, encoder: Any, *, any_length: bool) -> Dataset:
-    """Chooses the longest text from the training texts, if that is declared.
-
-    Args:
-        dataset: The rows.
-        encoder: The encoder of the backbone.
-        any_length: Whether texts are divided, so that none is too long.
-
-    Returns:
-        The rows with a number, and a note, where `data.Data.max_length` was `auto`.
-    """
-    train = dataset.splits.get("train")
-    if dataset.data.max_length != "auto" or train is None:
-        return dataset
-    if any_length or "text" not in _takes(encoder):
-        data = dataclasses.replace(dataset.data, max_length=None)
-        return dataclasses.replace(dataset, data=data)
-    some = list(train.inputs[:: max(1, len(train) // _LOOKED_AT)])
-    lengths = encoder.tokenize(some).ids
-    limit = chosen_length(np.array(list(map(len, lengths))), encoder.max_length)
-    data = dataclasses.replace(dataset.data, max_length=limit, truncate=True)
-    note = f"max_length is {limit}: {AUTO_SHARE:.1%} of the training texts are whole"
-    return dataclasses.replace(dataset, data=data, notes=(*dataset.notes, note))
 
 
 def describe(dataset: Dataset, examples: Mapping[str, Examples]) -> Spec:

@@ -184,6 +184,28 @@ def count(labels: Iterable[Label]) -> Counter[str]:
     return total
 
 
+def class_weights(classes: np.ndarray, num_classes: int) -> np.ndarray:
+    """Returns weights that let each class count the same in the loss.
+
+    An example of class `c` weighs `n / (C * n_c)`: `n` examples, `C` classes, `n_c`
+    examples of the class. The mean over all examples is 1.
+
+    Args:
+        classes: Class numbers, `(n,)`.
+        num_classes: Number of classes.
+
+    Returns:
+        float32 `(n,)`.
+
+    Example:
+    >>> class_weights(np.array([0, 0, 0, 1]), 2)[2:].round(3)
+    array([0.667, 2.   ], dtype=float32)
+    """
+    counts = np.bincount(classes, minlength=num_classes)
+    weights = len(classes) / (num_classes * np.maximum(counts, 1))
+    return weights[classes].astype(np.float32)
+
+
 def _indicated(value: np.ndarray, classes: Sequence[str] | None) -> tuple[str, ...]:
     flat = value.reshape(-1)
     if not np.isin(flat, (0, 1)).all():

@@ -61,7 +61,9 @@ class RustUnits:
 
     def encode(self, texts: Sequence[str]) -> list[np.ndarray]:
         """Returns int32 ids `(length,)` of each text."""
-        encoded = self._tokenizer.encode_batch(list(texts), add_special_tokens=False)
+        encoded = self._tokenizer.encode_batch_fast(
+            list(texts), add_special_tokens=False
+        )
         return [np.array(one.ids, "int32") - self._shift for one in encoded]
 
     def decode(self, ids: Sequence[int]) -> str:
