@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from tflearn.data import paths as path_tools
@@ -10,7 +10,7 @@ from tflearn.data.table import Table
 from tflearn.support.errors import DataError
 from tflearn.support.safety import zips
 
-_ROWS = 1024
+_ROWS, _FEWEST_ROWS = 1024, 32
 # What a value takes in memory at least.
 _CELL_BYTES = 16
 
@@ -102,14 +102,38 @@ def _columns(
         metadata = opened.metadata
         cells = metadata.num_rows * max(1, metadata.num_columns)
         zips.check_size(cells * _CELL_BYTES, stored, f"{file.path}: its cells")
+        chunks = list(_chunks(metadata))
+        unpacked = sum(chunk.total_uncompressed_size for chunk in chunks)
+        zips.check_size(unpacked, stored, f"{file.path}: its columns")
         names = None if columns is None else list(columns)
         values = {name: [] for name in names or opened.schema_arrow.names}
-        for batch in opened.iter_batches(batch_size=_ROWS, columns=names):
+        for batch in opened.iter_batches(batch_size=_rows(chunks), columns=names):
             size += batch.nbytes
             zips.check_size(size, stored, str(file.path))
             for name, column in zip(batch.schema.names, batch.columns, strict=True):
                 values[name].extend(column.to_pylist())
     return values
+
+
+def _chunks(metadata: Any) -> Iterator[Any]:
+    """Yields what is known of every column of every group of rows."""
+    for group in range(metadata.num_row_groups):
+        row_group = metadata.row_group(group)
+        for column in range(row_group.num_columns):
+            yield row_group.column(column)
+
+
+def _rows(chunks: Sequence[Any]) -> int:
+    """Returns how many rows are read at once.
+
+    One value of a dictionary can be that of every row: what rows take once they are
+    read is known afterwards, but no value is larger than all that is stored of it.
+    """
+    largest = max(
+        (x.total_uncompressed_size for x in chunks if x.has_dictionary_page), default=0
+    )
+    fitting = zips.FLOOR_BYTES // max(1, largest)
+    return max(_FEWEST_ROWS, min(_ROWS, fitting))
 
 
 class _Locations:
