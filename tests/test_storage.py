@@ -406,3 +406,39 @@ def test_a_bucket_that_does_not_answer_ends_a_run_that_can_go_on(
     forget()
     experiment.run(declare(), output_dir=URL)
     check_equal(URL, straight)
+
+
+# --- Commands ----------------------------------------------------------------------
+
+
+@pytest.mark.slow
+def test_commands_read_what_lies_in_a_bucket(tmp_path, capsys, monkeypatch) -> None:
+    """A run is trained, evaluated, inspected, predicted with and gone on from."""
+    short = ["--gin_bindings=EPOCHS = '4 steps'", "--gin_bindings=STEPS = '4 steps'"]
+    digits = ["--gin_file=quickstart/digits.gin", *short]
+    assert line.main(["--mode=train", *digits, f"--output_dir={URL}"]) == 0
+    assert f"report: {URL}/report.html" in capsys.readouterr().out
+    forget()
+    assert line.main(["--mode=evaluate", f"--run_dir={URL}"]) == 0
+    assert f"written: {URL}/evaluations/test.json" in capsys.readouterr().out
+    assert "evaluations/test.json" in objects(URL)
+    forget()
+    assert line.main(["--mode=inspect", f"--run_dir={URL}"]) == 0
+    shown = capsys.readouterr().out
+    assert f"checkpoints of {URL}" in " ".join(shown.split())
+    assert shown.index("pretrain") < shown.index("transfer")
+    assert "damaged" not in shown and "the run is finished" in shown
+    forget()
+    image = tmp_path / "one.png"
+    keras.utils.save_img(image, np.zeros((8, 8, 1)), scale=False)
+    flags = ["--mode=predict", f"--run_dir={URL}", f"--input={tmp_path}"]
+    assert line.main(flags) == 0
+    assert "one.png" in capsys.readouterr().out
+    forget()
+    bindings = [*short, f"--gin_bindings=experiment.Experiment.start_from = '{URL}'"]
+    flags = ["--gin_file=quickstart/digits.gin", *bindings]
+    assert line.main([*flags, f"--output_dir={tmp_path}/next"]) == 0
+    assert f"started from {URL}" in capsys.readouterr().out
+    forget()
+    assert line.main(["--mode=inspect", "--run_dir=memory://bucket/nothing"]) == 2
+    assert "there is no run here" in capsys.readouterr().err

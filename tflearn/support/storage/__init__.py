@@ -130,10 +130,15 @@ def checkpoint_folder(folder: pathlib.Path) -> Any:
     copy = _copy_of(folder)
     if copy is None or not copy.of_orbax:
         return pathlib.Path(folder).absolute()
-    # Else epath would ask TensorFlow, which a run on JAX does not import.
-    os.environ["EPATH_USE_TF"] = "false"
     from etils import epath
+    from etils.epath import gpath
 
+    if os.environ.get("EPATH_USE_TF") != "false":
+        # Else epath would ask TensorFlow, which a run on JAX does not import. It may
+        # have answered the question before, for a folder of this machine.
+        os.environ["EPATH_USE_TF"] = "false"
+        remembered: Any = getattr(gpath, "_is_tf_installed", None)
+        getattr(remembered, "cache_clear", lambda: None)()
     return epath.Path(shown(folder))
 
 
