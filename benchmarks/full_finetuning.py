@@ -25,8 +25,8 @@ import time
 from typing import Any
 
 from benchmarks import measuring
-from benchmarks.linear_probe import read, weights_folder
 from benchmarks.measuring import Contender, Measure, Numbers
+from benchmarks.sst2 import read, weights_folder
 from benchmarks.stages import keras_peak, roofline, tflearn_stage, torch_peak
 
 BATCH = 32

@@ -34,13 +34,14 @@ PLOT = "images/scaling.png"
 def point(sequences: int, width: int, layers: int, repeats: int) -> Numbers:
     """Measures a step: seconds, weights, and the memory above that of the imports."""
     import keras
-    import keras_hub
     import numpy as np
 
+    from tflearn.backbones.libraries import import_keras_hub
     from tflearn.support import compiled, environment
     from tflearn.training import loop, optimizers
 
     compiled.keep()
+    keras_hub = import_keras_hub()
     before = environment.peak_memory_bytes()
     backbone = keras_hub.models.BertBackbone(
         vocabulary_size=WORDS,

@@ -50,7 +50,7 @@ os._exit(0)
 """
 _OURS = f"""
 import os, sys
-import tflearn.run
+from tflearn.run import main
 from tflearn.training import loop
 
 train = loop.train
@@ -63,7 +63,7 @@ def once(model, batches, *, schedule, **rest):
     os._exit(0)
 
 loop.train = once
-sys.exit(tflearn.run.main(sys.argv[1:]))
+sys.exit(main(sys.argv[1:]))
 """
 
 

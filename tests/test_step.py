@@ -8,14 +8,16 @@ import os
 import pathlib
 import subprocess
 import sys
+from typing import Any
 
 import keras
+import numpy as np
 import pytest
 
 from tflearn import config, experiment
 from tflearn.distribution import precision
 from tflearn.support import compiled
-from tflearn.training import precision_trial
+from tflearn.training import loop, precision_trial
 
 DIGITS = "quickstart/digits.gin"
 
@@ -184,3 +186,125 @@ def test_products_for_matrix_units_give_the_same_losses() -> None:
     assert changed == units
     difference, learned = map(float, second.split())
     assert difference < 0.01 * learned
+
+
+# --- What a step does not compute -----------------------------------------------------
+
+
+def lowered(*, frozen: int) -> tuple[str, int]:
+    """The step of an embedding and three layers, as JAX hands it to XLA."""
+    import jax
+
+    layers = [
+        keras.layers.Embedding(50, 8),
+        keras.layers.Dense(16),
+        keras.layers.Dense(16),
+        keras.layers.Dense(2),
+    ]
+    for layer in layers[:frozen]:
+        layer.trainable = False
+    model = keras.Sequential([keras.Input((5,), dtype="int32"), *layers])
+    loop.compile_model(
+        model,
+        optimizer=keras.optimizers.AdamW(1e-3),
+        loss=keras.losses.MeanSquaredError(),
+        metrics=[],
+    )
+    batch = (np.ones((4, 5), "int32"), np.ones((4, 5, 2), "float32"))
+    anything: Any = model
+    anything._symbolic_build(data_batch=batch)
+    state = anything._get_jax_state(
+        trainable_variables=True,
+        non_trainable_variables=True,
+        optimizer_variables=True,
+        metrics_variables=True,
+    )
+    text = jax.jit(model.train_step).lower(state, (*batch, None)).as_text()
+    return text, len(model.optimizer.variables)
+
+
+@pytest.mark.skipif(keras.backend.backend() != "jax", reason="reads what JAX lowers")
+def test_frozen_layers_cost_no_gradient_and_no_optimizer_state() -> None:
+    # Forward 3; a gradient of weights and one of inputs for each layer that trains, but
+    # for the inputs of the first.
+    for frozen, products, scatters in ((0, 9, True), (1, 8, False), (3, 4, False)):
+        text, slots = lowered(frozen=frozen)
+        assert text.count("stablehlo.dot_general") == products
+        # The embedding's gradient is scattered into a table: never where it is frozen.
+        assert ('"stablehlo.scatter"' in text) is scatters
+        trained = {0: 7, 1: 6, 3: 2}[frozen]
+        assert slots == 2 * trained + 2
+
+
+@pytest.mark.skipif(keras.backend.backend() != "jax", reason="only JAX has donation")
+def test_a_step_writes_over_the_weights_and_the_state_it_read() -> None:
+    model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(3)])
+    loop.compile_model(
+        model,
+        optimizer=keras.optimizers.AdamW(1e-3),
+        loss=keras.losses.MeanSquaredError(),
+        metrics=[],
+    )
+    x, y = np.ones((8, 4), "float32"), np.ones((8, 3), "float32")
+    slots = model.optimizer.variables
+    before = [x.value for x in (*model.trainable_variables, *slots)]
+    model.train_on_batch(x, y)
+    after = [x.value for x in (*model.trainable_variables, *slots)]
+    replaced = [
+        a for a, b in zip(before, after, strict=True) if a is not b and a.ndim > 0
+    ]
+    assert replaced
+    assert all(array.is_deleted() for array in replaced)
+
+
+def test_accumulated_gradients_move_weights_as_the_large_batch_does() -> None:
+    x = np.random.default_rng(0).normal(size=(16, 4)).astype("float32")
+    ends = []
+    for batch, accumulated in ((16, None), (4, 4)):
+        keras.utils.set_random_seed(0)
+        model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(3)])
+        loop.compile_model(
+            model,
+            optimizer=keras.optimizers.SGD(
+                0.1, gradient_accumulation_steps=accumulated
+            ),
+            loss=keras.losses.MeanSquaredError(),
+            metrics=[],
+        )
+        for start in range(0, 16, batch):
+            rows = x[start : start + batch]
+            model.train_on_batch(rows, rows[:, :3])
+        ends.append(model.get_weights())
+    for once, parts in zip(*ends, strict=True):
+        np.testing.assert_allclose(once, parts, rtol=1e-5, atol=1e-7)
+
+
+@pytest.mark.skipif(keras.backend.backend() != "jax", reason="TensorFlow reads them")
+def test_metrics_stay_on_the_device_between_the_ends_of_intervals() -> None:
+    seen: list[Any] = []
+
+    class Watch(keras.callbacks.Callback):
+        def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
+            seen.extend((logs or {}).values())
+
+    declared = config.load([DIGITS]).experiment()
+    prepared = experiment.build(declared).stages[0]
+    prepared.apply_regime()
+    model = prepared.network.model
+    loop.compile_model(
+        model,
+        optimizer=prepared.make_optimizer(4),
+        loss=prepared.loss(),
+        metrics=prepared.metrics(),
+    )
+    ends: list[dict[str, float]] = []
+    loop.train(
+        model,
+        prepared.batches,
+        schedule=loop.Schedule(total_steps=4, interval_steps=2),
+        on_interval=lambda step, logs: ends.append(logs) or False,
+        callbacks=[Watch()],
+    )
+    assert len(seen) >= 4
+    assert not any(isinstance(value, float) for value in seen)
+    assert ends[-1]["loss"] == pytest.approx(float(seen[-len(ends[-1])]), rel=1e-5)

@@ -198,6 +198,17 @@ def _step_by_step(
         _fit(model, feed(stream, batches), num_steps, interval, callbacks)
 
 
+class _Callbacks(keras.callbacks.CallbackList):
+    """Hands on the metrics of a step as they lie on the device.
+
+    Keras would read them for every step, and wait until the device has come so far.
+    """
+
+    def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
+        for callback in self.callbacks:
+            callback.on_train_batch_end(batch, logs=logs)
+
+
 def _fit(
     model: keras.Model,
     stream: Any,
@@ -205,6 +216,7 @@ def _fit(
     interval: int,
     callbacks: Sequence[keras.callbacks.Callback],
 ) -> None:
+    epochs = -(-steps // interval)
     with warnings.catch_warnings(), tf_training.training(model):
         # The last interval may be shorter than the others: that is the plan.
         warnings.filterwarnings("ignore", message=".*input ran out of data")
@@ -213,10 +225,12 @@ def _fit(
         fit(
             stream,
             steps_per_epoch=interval,
-            epochs=-(-steps // interval),
+            epochs=epochs,
             shuffle=False,
             verbose=0,
-            callbacks=list(callbacks),
+            callbacks=_Callbacks(
+                list(callbacks), add_history=True, model=model, epochs=epochs
+            ),
         )
 
 
