@@ -40,7 +40,6 @@ from tflearn.training.features.passes import passes
 from tflearn.training.features.shortcut import shortcut
 from tflearn.training.stage import Prepared
 
-
 NO_COST = {"cpu": 0, "accelerator": 0}
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -10,6 +10,8 @@ import numpy as np
 from tflearn import evaluation
 from tflearn.data import pipeline
 from tflearn.support.units import count_text
+from tflearn.training.features.examples import Arrays, FeatureExamples, Field
+from tflearn.training.features.passes import passes
 from tflearn.training.stage import Prepared
 
 #: How far outputs from features may lie from live ones, relative to the largest.
@@ -87,3 +89,37 @@ def _outputs(
             found.append(np.asarray(given)[: len(indices)].astype("float32"))
     cached = np.concatenate(outputs[1])
     return np.concatenate(outputs[0]), cached, rows
+
+
+def agree(
+    examples: pipeline.Examples,
+    fields: Sequence[Field],
+    arrays: Arrays,
+    first: Mapping[str, np.ndarray],
+    size: int,
+    tolerance: float,
+    fits: Sequence[int],
+) -> bool:
+    """Tells whether kept features of the first batch are what the prefix gives now.
+
+    Args:
+        examples: The examples.
+        fields: What the arrays are.
+        arrays: The kept features.
+        first: What the prefix gives for the first batch.
+        size: Examples a batch.
+        tolerance: Of the largest feature, or of 1.
+        fits: As in `passes`.
+    """
+    indices, length = next(iter(passes(examples, min(size, len(examples)), fits)))
+    held = FeatureExamples(examples, fields, arrays, names=(), takes=(), mapped=False)
+    found = held.batch(indices, length=length)
+    for field in fields:
+        now, then = (x[field.name].astype("float32") for x in (first, found))
+        if field.by_token and examples.lengths is not None:
+            place = np.arange(now.shape[1]) < examples.lengths[indices][:, None]
+            now, then = now[place], then[place]
+        scale = 1 + float(np.max(np.abs(now), initial=0))
+        if not np.allclose(now, then, rtol=0, atol=tolerance * scale):
+            return False
+    return True

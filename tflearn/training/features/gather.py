@@ -15,7 +15,7 @@ from tflearn.support import system
 from tflearn.support.console import say
 from tflearn.support.errors import RunError
 from tflearn.training.features import files, keys, precision, views
-from tflearn.training.features.comparison import TOLERANCES
+from tflearn.training.features.comparison import TOLERANCES, agree
 from tflearn.training.features.examples import Arrays, FeatureExamples, Field
 from tflearn.training.features.passes import (
     MakeBatch,
@@ -220,7 +220,7 @@ def _arrays(
                 )
                 size = prepared.stage.eval_batch_size
                 tolerance = _tolerance(fields, precise, default=0.0)
-                if not found or _agree(
+                if not found or agree(
                     examples, fields, arrays, first, size, tolerance, fits
                 ):
                     break
@@ -245,27 +245,3 @@ def _arrays(
 def _tolerance(fields: Sequence[Field], precise: str, *, default: float) -> float:
     types = {precise, *(y for x in fields for y in (x.dtype, x.stored))}
     return max(TOLERANCES.get(name, default) for name in types)
-
-
-def _agree(
-    examples: pipeline.Examples,
-    fields: Sequence[Field],
-    arrays: Arrays,
-    first: Mapping[str, np.ndarray],
-    size: int,
-    tolerance: float,
-    fits: Sequence[int],
-) -> bool:
-    """Tells whether kept features of the first batch are what the prefix gives now."""
-    indices, length = next(iter(passes(examples, min(size, len(examples)), fits)))
-    held = FeatureExamples(examples, fields, arrays, names=(), takes=(), mapped=False)
-    found = held.batch(indices, length=length)
-    for field in fields:
-        now, then = (x[field.name].astype("float32") for x in (first, found))
-        if field.by_token and examples.lengths is not None:
-            place = np.arange(now.shape[1]) < examples.lengths[indices][:, None]
-            now, then = now[place], then[place]
-        scale = 1 + float(np.max(np.abs(now), initial=0))
-        if not np.allclose(now, then, rtol=0, atol=tolerance * scale):
-            return False
-    return True

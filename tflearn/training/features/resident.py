@@ -17,38 +17,15 @@ import keras
 import numpy as np
 
 from tflearn.data.batches import TrainBatches
-from tflearn.data.examples import Examples
-from tflearn.data.spec import TensorSpec
 from tflearn.distribution import processes, tf_strategy
+from tflearn.training.features.calls import Steps, calls
 from tflearn.training.features.examples import FeatureExamples
-from tflearn.training.features.views import ViewedBatches
+from tflearn.training.features.views import numbered
 from tflearn.training.stage import Prepared
 
 #: Operations of a call, so that a run that is asked to end does so within seconds.
 _CALL_OPERATIONS = 2e11
 _MOST_STEPS = 4096
-
-
-class Rows(Examples):
-    """The numbers of examples in place of the examples.
-
-    Args:
-        examples: What they number.
-        first: Number of the first one.
-    """
-
-    def __init__(self, examples: Examples, *, first: int = 0) -> None:
-        self.kind = examples.kind
-        self.inputs = {"rows": TensorSpec(shape=(), dtype="int32")}
-        self._count = len(examples)
-        self._first = first
-
-    def __len__(self) -> int:
-        return self._count
-
-    def batch(self, indices: np.ndarray, *, length: int | None = None) -> Any:
-        """Returns the numbers, int32 `(batch,)`."""
-        return (np.asarray(indices) + self._first).astype(np.int32)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -109,7 +86,7 @@ class Resident:
                 epochs=len(plan),
                 shuffle=False,
                 verbose=0,
-                callbacks=_Steps(
+                callbacks=Steps(
                     list(callbacks), plan, model=own, epochs=len(plan), steps=interval
                 ),
             )
@@ -211,63 +188,6 @@ class Resident:
         return function
 
 
-class _Steps(keras.callbacks.CallbackList):
-    """Tells callbacks of the last step of a call, not of the number of the call."""
-
-    def __init__(self, callbacks: Any, plan: Any, **params: Any) -> None:
-        super().__init__(callbacks, add_history=True, **params)
-        firsts = [interval[0][0] for interval in plan]
-        self._last = [
-            [last - first - 1 for _, last in interval]
-            for first, interval in zip(firsts, plan, strict=True)
-        ]
-        self._interval = 0
-
-    def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
-        self._interval = epoch
-        super().on_epoch_begin(epoch, logs)
-
-    def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
-        super().on_train_batch_end(self._last[self._interval][batch], logs)
-
-
-def calls(
-    start: int, steps: int, *, interval: int, most: int, save_steps: int | None
-) -> list[list[tuple[int, int]]]:
-    """Divides steps into intervals, and these into calls.
-
-    Args:
-        start: The first step.
-        steps: How many.
-        interval: Steps of an interval; the last one may have fewer.
-        most: Steps of a call at most.
-        save_steps: No call goes beyond a multiple.
-
-    Returns:
-        The first step of every call and the one behind its last, by interval. All
-        intervals have equally many; those at the end may have no steps.
-
-    Example:
-
-    >>> calls(0, 10, interval=6, most=4, save_steps=None)
-    [[(0, 4), (4, 6)], [(6, 10), (10, 10)]]
-    >>> calls(3, 6, interval=6, most=9, save_steps=5)
-    [[(3, 5), (5, 9)]]
-    """
-    plan = []
-    for begin in range(start, start + steps, interval):
-        end, found = min(begin + interval, start + steps), []
-        while begin < end:
-            stop = min(end, begin + most)
-            if save_steps:
-                stop = min(stop, (begin // save_steps + 1) * save_steps)
-            found.append((begin, stop))
-            begin = stop
-        plan.append(found)
-    longest = max(map(len, plan))
-    return [x + [(x[-1][1], x[-1][1])] * (longest - len(x)) for x in plan]
-
-
 def of(
     prepared: Prepared, views: Sequence[FeatureExamples], *, head_only: bool
 ) -> Resident | None:
@@ -295,20 +215,6 @@ def of(
         most=min(most, prepared.interval),
         save_steps=prepared.stage.save_steps,
     )
-
-
-def numbered(batches: TrainBatches, views: Sequence[FeatureExamples]) -> TrainBatches:
-    """Returns batches with numbers of rows as inputs, of all views in turn.
-
-    Args:
-        batches: What a stand-in trains on.
-        views: The features of every view.
-    """
-    size = len(views[0])
-    rows = [Rows(view, first=number * size) for number, view in enumerate(views)]
-    if isinstance(batches, ViewedBatches):
-        return batches.over_each(rows)
-    return batches.over(rows[0])
 
 
 def on_device(views: Sequence[FeatureExamples]) -> dict[str, Any]:

@@ -12,7 +12,7 @@ import dataclasses
 import math
 import pathlib
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -20,7 +20,7 @@ import numpy as np
 from tflearn.backbones import graph
 from tflearn.support import files
 from tflearn.support.console import say
-from tflearn.support.errors import ConfigError, RunError
+from tflearn.support.errors import ConfigError
 from tflearn.support.units import duration_text
 from tflearn.training import loop
 from tflearn.training.assessment import assess, measure
@@ -35,6 +35,13 @@ from tflearn.training.features.candidates import (
 from tflearn.training.features.gather import Gathered, gather
 from tflearn.training.features.grid import Candidate
 from tflearn.training.features.plan import plan
+from tflearn.training.features.ranking import (
+    best,
+    describe,
+    judged,
+    row_text,
+    size_text,
+)
 from tflearn.training.features.shortcut import feature_batches, standin
 from tflearn.training.stage import Prepared
 
@@ -69,9 +76,9 @@ def settle(
         gathered = gather(prepared, planned, declared=None)
         rows = _search(prepared, gathered, total_steps)
         files.write_json(path, {"candidates": rows})
-    best = _best(prepared, rows)
-    chosen = grid.candidates[best]
-    say(f"the best of {len(rows)} candidates: {_line(prepared, rows[best])}")
+    place = best(prepared, rows)
+    chosen = grid.candidates[place]
+    say(f"the best of {len(rows)} candidates: {row_text(prepared, rows[place])}")
     return seeded(with_optimizer(prepared, chosen), chosen.seed), gathered, rows
 
 
@@ -87,30 +94,6 @@ def check_declared(prepared: Prepared) -> None:
     stage = prepared.stage
     if stage.cache in ("memory", "disk") or stage.cache_views or stage.grid is not None:
         check(prepared, plan(prepared))
-
-
-def describe(prepared: Prepared, rows: Sequence[Mapping[str, Any]]) -> list[str]:
-    """Returns the candidates as lines for the report, the best first."""
-    if not rows:
-        return []
-    order = sorted(rows, key=lambda row: _rank(prepared, row), reverse=True)
-    lines = [f"  {_line(prepared, row)}" for row in order]
-    return [f"grid of {len(rows)} candidates, the best goes on:", *lines]
-
-
-def size_text(prepared: Prepared) -> str:
-    """Returns how large the grid of a stage is."""
-    grid = prepared.stage.grid
-    if grid is None:
-        return ""
-    parts = {
-        "rates": grid.rates,
-        "weight decays": grid.weight_decays,
-        "seeds": grid.seeds,
-    }
-    sizes = " x ".join(f"{len(x)} {name}" for name, x in parts.items() if x)
-    how = "at once" if together.is_possible() else "one after the other"
-    return f"{len(grid.candidates)} candidates, {sizes}, trained {how}"
 
 
 def _search(
@@ -130,7 +113,7 @@ def _search(
             **dataclasses.asdict(candidate),
             # JSON has no number for what is none.
             "scores": [x if math.isfinite(x) else None for x in values],
-            **_judged(prepared, values),
+            **judged(prepared, values),
         }
         for candidate, values in zip(grid.candidates, scores, strict=True)
     ]
@@ -231,40 +214,3 @@ def _score(prepared: Prepared, outputs: np.ndarray) -> float:
     found = assess(prepared, "validation", bootstrap=0, values=outputs)
     value = found.metrics[prepared.headline].value
     return math.nan if value is None else float(value)
-
-
-def _judged(prepared: Prepared, scores: Sequence[float]) -> dict[str, Any]:
-    """Returns the score that a candidate ends with: as the stage would judge it."""
-    stage, sign = prepared.stage, prepared.sign
-    best, waited, last = math.nan, 0, math.nan
-    for last in scores:
-        waited += 1
-        if math.isfinite(last) and not sign * last <= sign * best:
-            best, waited = last, 0
-        if stage.patience is not None and waited >= stage.patience:
-            break
-    value = best if stage.restore_best else last
-    return {"score": value if math.isfinite(value) else None}
-
-
-def _rank(prepared: Prepared, row: Mapping[str, Any]) -> float:
-    return -math.inf if row["score"] is None else prepared.sign * row["score"]
-
-
-def _best(prepared: Prepared, rows: Sequence[Mapping[str, Any]]) -> int:
-    """Returns the place of the best candidate, the first of equally good ones."""
-    ranks = [_rank(prepared, row) for row in rows]
-    if max(ranks) == -math.inf:
-        raise RunError(
-            "no candidate of the grid has a score",
-            received="outputs that are no numbers, for all of them",
-            fix="declare lower rates",
-        )
-    return ranks.index(max(ranks))
-
-
-def _line(prepared: Prepared, row: Mapping[str, Any]) -> str:
-    names = [field.name for field in dataclasses.fields(Candidate)]
-    candidate = Candidate(**{name: row[name] for name in names})
-    score = "none" if row["score"] is None else f"{row['score']:.4g}"
-    return f"val_{prepared.headline} {score}: {candidate}"

@@ -17,9 +17,10 @@ import numpy as np
 
 from tflearn.data import pipeline
 from tflearn.training import layer_rates
+from tflearn.training.features.calls import calls
 from tflearn.training.features.candidates import seeded
 from tflearn.training.features.grid import Grid
-from tflearn.training.features.resident import Resident, calls
+from tflearn.training.features.resident import Resident
 from tflearn.training.stage import Prepared
 
 Score = Callable[[np.ndarray], float]

@@ -15,6 +15,7 @@ import numpy as np
 from tflearn.data.augmentation import Augmentation, build
 from tflearn.data.batches import Share, TrainBatch, TrainBatches
 from tflearn.data.examples import Examples, ImageExamples
+from tflearn.data.spec import TensorSpec
 from tflearn.support import seeds
 from tflearn.support.errors import ConfigError
 from tflearn.training.features.passes import MakeBatch
@@ -118,3 +119,39 @@ class ViewedBatches(TrainBatches):
     def part(self, step: int, share: Share | None) -> TrainBatch:
         """Returns the rows of a batch that this process makes."""
         return self._views[self.view(step)].part(step, share)
+
+
+class Rows(Examples):
+    """The numbers of examples in place of the examples.
+
+    Args:
+        examples: What they number.
+        first: Number of the first one.
+    """
+
+    def __init__(self, examples: Examples, *, first: int = 0) -> None:
+        self.kind = examples.kind
+        self.inputs = {"rows": TensorSpec(shape=(), dtype="int32")}
+        self._count = len(examples)
+        self._first = first
+
+    def __len__(self) -> int:
+        return self._count
+
+    def batch(self, indices: np.ndarray, *, length: int | None = None) -> Any:
+        """Returns the numbers, int32 `(batch,)`."""
+        return (np.asarray(indices) + self._first).astype(np.int32)
+
+
+def numbered(batches: TrainBatches, views: Sequence[Examples]) -> TrainBatches:
+    """Returns batches with numbers of rows as inputs, of all views in turn.
+
+    Args:
+        batches: What a stand-in trains on.
+        views: The features of every view.
+    """
+    size = len(views[0])
+    rows = [Rows(view, first=number * size) for number, view in enumerate(views)]
+    if isinstance(batches, ViewedBatches):
+        return batches.over_each(rows)
+    return batches.over(rows[0])
