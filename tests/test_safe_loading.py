@@ -26,7 +26,8 @@ from tflearn.reports.report import Report, StageReport
 from tflearn.support import errors, secrets
 from tflearn.support.console import say
 from tflearn.support.declarations import permissions
-from tflearn.support.errors import ConfigError
+from tflearn.support.errors import ConfigError, FileError
+from tflearn.support.safety import arrays
 from tflearn.training import run_directory
 
 line = importlib.import_module("tflearn.run")
@@ -521,3 +522,19 @@ def test_a_model_that_was_only_measured_leaves_nothing_behind() -> None:
     with keras.StatelessScope():
         pass
     assert all(variable._value is None for variable in kept[0].variables)
+
+
+def test_a_mapped_array_is_what_the_file_holds(tmp_path: pathlib.Path) -> None:
+    path = tmp_path / "ids.npy"
+    np.save(path, np.arange(6, dtype="int32").reshape(2, 3))
+    assert arrays.map_npy(path).tolist() == [[0, 1, 2], [3, 4, 5]]
+    whole = path.read_bytes()
+    path.write_bytes(whole.replace(b"(2, 3)", b"(9, 9)"))
+    with pytest.raises(FileError, match="claims more than the file holds"):
+        arrays.map_npy(path)
+    path.write_bytes(whole[:40])
+    with pytest.raises(FileError, match="damaged"):
+        arrays.map_npy(path)
+    np.save(path, np.array([{}], dtype=object))
+    with pytest.raises(FileError, match="Python objects"):
+        arrays.map_npy(path)

@@ -14,6 +14,7 @@ import numpy as np
 
 from tflearn.support import cache, files
 from tflearn.support.ragged import Ragged
+from tflearn.support.safety.arrays import map_npy
 
 Rows = tuple[Ragged, Ragged | None]
 
@@ -82,12 +83,8 @@ def _write(rows: Rows, folder: pathlib.Path) -> None:
 
 
 def _read(folder: pathlib.Path) -> Rows:
-    def mapped(name: str) -> np.ndarray:
-        # A plain array: slices of numpy.memmap are slow.
-        return np.asarray(np.load(folder / name, mmap_mode="r"))
-
-    offsets = np.load(folder / "offsets.npy")
+    offsets = map_npy(folder / "offsets.npy")
     segments = None
     if (folder / "segments.npy").exists():
-        segments = Ragged(mapped("segments.npy"), offsets)
-    return Ragged(mapped("ids.npy"), offsets), segments
+        segments = Ragged(map_npy(folder / "segments.npy"), offsets)
+    return Ragged(map_npy(folder / "ids.npy"), offsets), segments

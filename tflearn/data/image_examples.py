@@ -16,6 +16,7 @@ from tflearn.data.spec import Batch, ImageEncoder, TensorSpec
 from tflearn.support import cache, files
 from tflearn.support.console import say
 from tflearn.support.errors import DataError
+from tflearn.support.safety.arrays import map_npy
 
 _FILE = "images.npy"
 # Another one when images are made or written in another way.
@@ -126,5 +127,4 @@ class ImageExamples(Examples):
 
 
 def _read(folder: pathlib.Path) -> np.ndarray:
-    # A plain array: slices of numpy.memmap are slow.
-    return np.asarray(np.load(folder / _FILE, mmap_mode="r"))
+    return map_npy(folder / _FILE)

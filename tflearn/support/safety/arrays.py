@@ -1,4 +1,4 @@
-"""`.npz` files: NumPy arrays, read without pickle, no larger than they are stored."""
+"""`.npz` and `.npy` files: arrays without pickle, no larger than they are stored."""
 
 from __future__ import annotations
 
@@ -51,6 +51,27 @@ def load_npz(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
             return {name: np.asarray(arrays[name]) for name in arrays.files}
 
 
+def map_npy(path: str | os.PathLike[str]) -> np.ndarray:
+    """Maps the array of an `.npy` file into memory; nothing is read before it is used.
+
+    Args:
+        path: What `numpy.save` wrote.
+
+    Returns:
+        A plain read-only array: slices of `numpy.memmap` are slow.
+
+    Raises:
+        FileError: The file is no such array, is damaged, holds Python objects, or
+            claims more than it holds.
+        OSError: It cannot be opened.
+    """
+    file = pathlib.Path(path)
+    with file.open("rb") as opened, _as_file_error(file):
+        _check_header(opened, file.stat().st_size, str(path))
+    with _as_file_error(file):
+        return np.asarray(np.load(file, allow_pickle=False, mmap_mode="r"))
+
+
 def _check_header(file: IO[bytes], size: int, name: str) -> None:
     version = np.lib.format.read_magic(file)
     read: Any = (
@@ -83,6 +104,6 @@ def _as_file_error(file: pathlib.Path) -> Any:
     except Exception as error:
         # Broken archives end in many kinds: BadZipFile, zlib.error, OSError, ...
         raise FileError(
-            "this .npz file is damaged",
+            "this file of arrays is damaged",
             received=f"{file} ({type(error).__name__}: {str(error)[:200]})",
         ) from error
