@@ -17,9 +17,8 @@ from tflearn.distribution import processes
 from tflearn.support import storage
 from tflearn.support.console import say
 from tflearn.training import (
-    averaging,
     course,
-    faults,
+    ending,
     length,
     loop,
     placement,
@@ -28,7 +27,7 @@ from tflearn.training import (
 from tflearn.training.checkpoints import Checkpoints
 from tflearn.training.features import search
 from tflearn.training.features.shortcut import shortcut
-from tflearn.training.intervals import Run, rewrite_log, scores, validate
+from tflearn.training.intervals import Run, rewrite_log
 from tflearn.training.layer_rates import innermost, lines
 from tflearn.training.stage import Prepared
 from tflearn.training.state import Observer, State
@@ -153,8 +152,8 @@ def execute(
         _train(run, digests, callbacks)
         notes = list(rates)
         notes += [course.describe(leg) for leg in legs] if len(legs) > 1 else []
-        notes += _finish(run, start)
-        notes += _faults_met(run)
+        notes += ending.finish(run, start)
+        notes += ending.faults_met(run)
         cached, agree = short.finish(prepared) if short else ({}, False)
         cached |= {"grid": tried} if tried else {}
         notes += search.describe(prepared, tried)
@@ -218,52 +217,4 @@ def _train_leg(
         # The bar of a phase ends with the phase.
         callbacks=callbacks(dataclasses.replace(state, total_steps=leg.span.end)),
         fit=run.fit,
-    )
-
-
-def _finish(run: Run, start: Mapping[str, np.ndarray]) -> list[str]:
-    """Brings the best weights back and averages, as declared; says what it did."""
-    model, state = run.prepared.network.model, run.state
-    said = []
-    if run.best is not None and state.best_step not in (0, state.step):
-        run.best.restore(model, step=state.best_step)
-        said.append(f"restored the best weights, of step {state.best_step}")
-    if run.average is not None:
-        said.append(run.average.finish(_ended(run, start)))
-    for line in said:
-        say(line)
-    return said[-1:] if run.average is not None else []
-
-
-def _faults_met(run: Run) -> list[str]:
-    """Says what went wrong in a stage and did not end it."""
-    state, declared = run.state, run.prepared.stage.faults
-    left_out = faults.skipped(run.prepared.network.model.optimizer, declared)
-    said = [faults.still(state.history)]
-    if left_out:
-        said.append(f"{left_out} steps were left out: their gradients are no numbers")
-    if state.rollbacks:
-        said.append(f"went back {state.rollbacks} times after a fault")
-    said = [line for line in said if line]
-    for line in said:
-        say(line)
-    return said
-
-
-def _ended(run: Run, start: Mapping[str, np.ndarray]) -> averaging.Ended:
-    prepared, kept = run.prepared, run.kept
-    sign, headlines = prepared.sign, scores(prepared, run.state)
-    return averaging.Ended(
-        model=prepared.network.model,
-        start=start,
-        batches=prepared.batches,
-        score=(lambda: sign * validate(run.trained)[f"val_{prepared.headline}"])
-        if "validation" in prepared.examples
-        else None,
-        headline=prepared.headline,
-        sign=sign,
-        candidates={step: headlines[step] for step in (kept.steps if kept else ())},
-        load=lambda step: (
-            course.named(prepared.network.model, kept.read(step)) if kept else {}
-        ),
     )
