@@ -7,7 +7,7 @@ its own; `first` has an empty cache of compiled steps, `second` the one `first` 
 Run: python -m benchmarks.start_up [--repeats 5] [--backend jax]
      [--gin_file quickstart/digits.gin]
 
-With `--gin_file=runs/text/sst2_full.gin --binding="FOLDER = '...'"` compiling dominates;
+With `--gin_file=runs/text/sst2_full.gin --binding="FOLDER = 'sst2'"` compiling rules;
 there is no bare script for it, so only `first` and `second` are told.
 """
 
