@@ -191,14 +191,14 @@ def test_a_damaged_checkpoint_in_a_bucket_is_skipped(damage: str, capsys) -> Non
     saved.close()
     # Each is one object, there as a whole or not at all.
     inside = "stages/tune/checkpoints"
-    assert objects(URL) == [f"{inside}/2.tar", f"{inside}/3.tar"]
+    assert objects(URL) == [f"{inside}/2.zip", f"{inside}/3.zip"]
     bucket = buckets.connect(URL)
-    content = bytearray(bucket.read(f"{inside}/3.tar") or b"")
+    content = bytearray(bucket.read(f"{inside}/3.zip") or b"")
     if damage == "bit":
         for place in range(0, len(content), 64):
             content[place] ^= 1
     bucket.write(
-        f"{inside}/3.tar",
+        f"{inside}/3.zip",
         {"half": content[: len(content) // 2], "bit": content, "empty": b""}[damage],
     )
     forget()
@@ -343,10 +343,10 @@ def test_a_run_that_is_killed_at_any_put_goes_on_to_the_same_bits(
     names = objects(URL)
     for name in ("report.html", "model/model.keras", "plots/tune_learning_curves.png"):
         assert name in names
-    assert [x for x in names if x.endswith(".tar")] == [
-        "stages/tune/checkpoints/8.tar",
-        "stages/tune/checkpoints/9.tar",
-        "stages/tune/end/9.tar",
+    assert [x for x in names if x.endswith(".zip")] == [
+        "stages/tune/checkpoints/8.zip",
+        "stages/tune/checkpoints/9.zip",
+        "stages/tune/end/9.zip",
     ]
 
 

@@ -13,10 +13,11 @@ import atexit
 import pathlib
 import re
 import shutil
-import tarfile
 import tempfile
+import zipfile
 from collections.abc import Iterator
 
+from tflearn.support.safety.zips import check_zip
 from tflearn.support.storage import buckets, locks
 
 # Protocols under which Orbax writes and reads by itself.
@@ -24,7 +25,7 @@ _OF_ORBAX = ("gs",)
 _CHECKPOINT = re.compile(
     r"(?:.*/)?stages/[^/]+/(?:checkpoints|best|soup|start|end)/(?P<step>.+)"
 )
-_PACKED = ".tar"
+_PACKED = ".zip"
 _Stamp = tuple[int, int]
 
 
@@ -124,8 +125,10 @@ class Copy:
     def _pack(self, folder: pathlib.Path, name: str) -> None:
         with tempfile.TemporaryDirectory() as aside:
             packed = pathlib.Path(aside, "packed")
-            with tarfile.open(packed, "w") as archive:
-                archive.add(folder, arcname=".")
+            # Not compressed: Orbax has done so.
+            with zipfile.ZipFile(packed, "w") as archive:
+                for path in sorted(folder.rglob("*")):
+                    archive.write(path, path.relative_to(folder))
             self.bucket.put(packed, name)
 
     def _unpack(self, name: str, folder: pathlib.Path) -> None:
@@ -134,9 +137,10 @@ class Copy:
             self.bucket.get(name, packed)
             folder.mkdir(parents=True)
             try:
-                with tarfile.open(packed, "r:") as archive:
-                    archive.extractall(folder, filter="data")
-            except (tarfile.TarError, EOFError, ValueError):
+                with zipfile.ZipFile(packed) as archive:
+                    for member in check_zip(archive, name, extracted=True):
+                        archive.extract(member, folder)
+            except (zipfile.BadZipFile, EOFError, ValueError):
                 # What is missing in it will be named, and the one before it taken.
                 pass
 
