@@ -106,15 +106,15 @@ def _evaluate(jaxpr: Any, constants: Sequence[Any], arguments: Sequence[Any]) ->
 def _apply(equation: Any, inputs: Sequence[Any]) -> Sequence[Any]:
     primitive, parameters = equation.primitive, equation.params
     if primitive.name == "dot_general" and _is_slow(equation, *inputs):
-        return [_product(*inputs, parameters["dimension_numbers"])]
+        left, right = inputs
+        return [_product(left, right, parameters["dimension_numbers"])]
     inside = parameters.get("jaxpr", parameters.get("call_jaxpr"))
     if primitive.name in _CALLS and hasattr(inside, "consts"):
         return _evaluate(inside.jaxpr, inside.consts, inputs)
     bound = primitive.get_bind_params(parameters)
     # Older releases of JAX return functions and parameters apart.
     functions, bound = bound if isinstance(bound, tuple) else ((), bound)
-    bind: Any = primitive.bind
-    results = bind(*functions, *inputs, **bound)
+    results = primitive.bind(*functions, *inputs, **bound)
     return results if primitive.multiple_results else [results]
 
 

@@ -67,7 +67,8 @@ class FinishedRun:
         """
         if data.truncate or split.kind not in ("text", "pair"):
             return {}
-        limit = data.max_length or self.encoder.max_length
+        declared = data.max_length
+        limit = declared if isinstance(declared, int) else self.encoder.max_length
         lengths = map(len, self.encoder.tokenize(list(split.inputs)).ids)
         return {
             index: f"{length:,} tokens, more than {limit:,}"

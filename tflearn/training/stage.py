@@ -205,7 +205,8 @@ class Prepared:
         """Most tokens of a text, as declared or as the examples have them."""
         fixed = (spec.shape[0] or 0 for spec in self.spec.inputs.values())
         padded = (x for part in self.examples.values() for x in part.padded_lengths)
-        return max(self.data.max_length or 0, *fixed, *padded)
+        declared = self.dataset.data.max_length
+        return max(declared if isinstance(declared, int) else 0, *fixed, *padded)
 
     def make_optimizer(self, total_steps: int) -> keras.optimizers.Optimizer:
         """Makes a new optimizer and fits it to the network as it trains now."""
