@@ -6,17 +6,15 @@ being as long as the minute between two. Medians of several rounds; prints the r
 the seconds spent training. Both also write what every run writes, at the stage's start
 and end.
 
-Run: python -m benchmarks.checkpoint_overhead [--rounds 5] [--seconds 60] [--json FILE]
+Run: python -m benchmarks.checkpoint_overhead [--repeats 5] [--seconds 60]
 """
 
 from __future__ import annotations
 
 import argparse
 import functools
-import json
 import os
 import pathlib
-import statistics
 import tempfile
 
 os.environ.setdefault("KERAS_BACKEND", "jax")
@@ -25,9 +23,10 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 import keras
 import numpy as np
 
+from benchmarks import measuring
+from benchmarks.measuring import Numbers
 from tflearn import backbones, experiment, objectives, regimes
 from tflearn.data import Data, sources
-from tflearn.support import environment
 from tflearn.training import optimizers
 
 LENGTH, SIZE, BATCH, CLASSES = 32, 64, 8, 4
@@ -104,44 +103,37 @@ def main() -> None:
     again = train(flags, steps=40, saves=0)
     step = (again["train"] - warm["train"]) / 20
     steps = max(2, round(flags.seconds / step / 2) * 2)
+    millions = warm["parameters"] / 1e6
     print(
-        f"{warm['parameters'] / 1e6:.0f} M parameters, {step:.3f} s a step, "
-        f"{steps} steps a run",
-        flush=True,
+        f"{millions:.0f} M parameters, {step:.3f} s a step, {steps} steps", flush=True
     )
-    rounds = []
-    for _ in range(flags.rounds):
-        found = {
-            name: train(flags, steps=steps, saves=saves)["train"]
-            for name, saves in (("without", 0), ("with", 1))
-        }
-        rounds.append(found)
-        print(found, flush=True)
-    ratios = [found["with"] / found["without"] for found in rounds]
-    print(
-        f"one checkpoint in {statistics.median(x['without'] for x in rounds):.0f} s: "
-        f"ratio {statistics.median(ratios):.4f} [{min(ratios):.4f}, {max(ratios):.4f}]"
-    )
-    if flags.json:
-        record = {
-            "backend": keras.backend.backend(),
-            "versions": environment.versions(),
-            "hardware": environment.hardware(),
-            "parameters": warm["parameters"],
+    rounds: dict[str, list[Numbers]] = {"without": [], "with": []}
+    for _ in range(flags.repeats):
+        # In turn, so that a slow moment of the machine falls on both.
+        for saves, found in enumerate(rounds.values()):
+            found.append({"seconds": train(flags, steps=steps, saves=saves)["train"]})
+    contenders = {name: {"rounds": found} for name, found in rounds.items()}
+    summary = measuring.summarize(contenders, "seconds")
+    question = f"What does a checkpoint a minute cost a model of {millions:.0f} M?"
+    measuring.show(question, summary, "seconds")
+    measuring.write(
+        "checkpoint_overhead",
+        {
+            "question": question,
+            "unit": "seconds of training",
+            "summary": summary,
             "steps": steps,
             "rounds": rounds,
-            "ratio": statistics.median(ratios),
-        }
-        pathlib.Path(flags.json).write_text(json.dumps(record, indent=2) + "\n")
+        },
+        results=flags.results,
+    )
 
 
 def _flags() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--rounds", type=int, default=5)
+    parser = measuring.parser(__doc__)
     parser.add_argument("--seconds", type=float, default=60)
     parser.add_argument("--layers", type=int, default=14)
     parser.add_argument("--width", type=int, default=768)
-    parser.add_argument("--json")
     return parser.parse_args()
 
 

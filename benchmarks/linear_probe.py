@@ -13,11 +13,10 @@ too.
   by length, each shape compiled before the clock starts; `cold` is the same with
   compiling.
 
-Prints medians of seconds over the repeats, accuracies, and ratios with their spread;
-`--json` writes them, with hardware and versions.
+Prints medians of seconds over the repeats, accuracies, and ratios with their spread.
 
 Run: python benchmarks/linear_probe.py --data=FOLDER --torch_python=PYTHON
-     [--epochs 10] [--last 0] [--repeats 5] [--backend jax] [--json FILE]
+     [--epochs 10] [--last 0] [--repeats 5] [--backend jax]
      [--rows 200] [--peer_epochs 2]
 
 `--rows` takes the first rows alone, to try the program. Peers train all epochs;
@@ -42,7 +41,9 @@ import tempfile
 import time
 from typing import Any
 
+import measuring
 import sst2
+from measuring import Numbers
 
 BATCH, LENGTH = 32, 64
 RATES = {False: 0.01, True: 1e-4}
@@ -256,9 +257,10 @@ def run_contender(flags: argparse.Namespace, name: str) -> dict[str, Any]:
     return found
 
 
-def compare(flags: argparse.Namespace) -> dict[str, Any]:
+def compare(flags: argparse.Namespace) -> dict[str, Numbers]:
+    """Returns the rounds of every contender."""
     peers = ["keras", *(["torch"] if flags.torch_python else []), "pass"]
-    rounds: list[dict[str, dict[str, Any]]] = []
+    rounds: dict[str, list[Numbers]] = {}
     for number in range(flags.repeats):
         # In turn, so that a slow moment of the machine falls on all.
         with tempfile.TemporaryDirectory() as work:
@@ -267,48 +269,21 @@ def compare(flags: argparse.Namespace) -> dict[str, Any]:
                 "kept": run_tflearn(flags, work, "kept"),
             }
         found |= {name: run_contender(flags, name) for name in peers}
-        rounds.append(found)
-        print(f"repeat {number + 1}: {json.dumps(found)}", flush=True)
-    names = list(rounds[0])
-    ratios = {
-        name: [x[name]["seconds"] / x["tflearn"]["seconds"] for x in rounds]
-        for name in names
-    }
-    return {
-        "seconds": {
-            name: statistics.median(x[name]["seconds"] for x in rounds)
-            for name in names
-        },
-        "accuracy": {
-            name: statistics.median(x[name]["accuracy"] for x in rounds)
-            for name in names
-            if name != "pass"
-        },
-        "times_tflearn": {
-            name: {
-                "median": statistics.median(values),
-                "lowest": min(values),
-                "highest": max(values),
-            }
-            for name, values in ratios.items()
-        },
-        "repeats": rounds,
-    }
+        for name, numbers in found.items():
+            rounds.setdefault(name, []).append(numbers)
+        shown = {name: measuring.shorten(x) for name, x in found.items()}
+        print(f"round {number + 1}: {json.dumps(shown)}", flush=True)
+    return {name: {"rounds": found} for name, found in rounds.items()}
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = measuring.parser(__doc__)
     parser.add_argument("--data", required=True)
-    parser.add_argument("--torch_python")
     parser.add_argument("--epochs", type=int, default=10)
     parser.add_argument("--last", type=int, default=0)
-    parser.add_argument("--repeats", type=int, default=5)
-    parser.add_argument("--backend", default="jax")
     parser.add_argument("--cache", help="Stage.cache of tflearn, such as off")
-    parser.add_argument("--json")
     parser.add_argument("--rows", type=int, help="first rows alone")
     parser.add_argument("--peer_epochs", type=int, help="train the peers for fewer")
-    parser.add_argument("--contender", choices=CONTENDERS, help=argparse.SUPPRESS)
     parser.add_argument("--weights", help=argparse.SUPPRESS)
     flags = parser.parse_args()
     flags.data = str(pathlib.Path(flags.data).absolute())
@@ -325,27 +300,27 @@ def main() -> None:
             sst2.shorten(flags.data, pathlib.Path(short), flags.rows)
             flags.data = short
         found = compare(flags)
-    for name, seconds in found["seconds"].items():
-        spread = found["times_tflearn"][name]
-        accuracy = found["accuracy"].get(name)
-        print(
-            f"{name:8s} {seconds:8.1f} s  {spread['median']:6.2f} times tflearn "
-            f"[{spread['lowest']:.2f}, {spread['highest']:.2f}]"
-            + ("" if accuracy is None else f"  test accuracy {accuracy:.3f}")
-        )
-    if flags.json:
-        from tflearn.support import environment
-
-        record = {
-            "backend": flags.backend,
-            "epochs": flags.epochs,
-            "last": flags.last,
-            "rows": flags.rows,
-            "versions": environment.versions(),
-            "hardware": environment.hardware(),
-            **found,
-        }
-        pathlib.Path(flags.json).write_text(json.dumps(record, indent=2) + "\n")
+    summary = measuring.summarize(found, "seconds")
+    what = f"the last {flags.last} of six blocks and a head" if flags.last else "a head"
+    question = (
+        f"{flags.epochs} epochs of {what} on MiniLM, SST-2, from files to metrics"
+    )
+    measuring.show(question, summary, "seconds")
+    for name, entry in found.items():
+        accuracies = [x["accuracy"] for x in entry["rounds"] if "accuracy" in x]
+        if accuracies:
+            print(f"{name}: test accuracy {statistics.median(accuracies):.3f}")
+    record = {
+        "question": question,
+        "unit": "seconds",
+        "summary": summary,
+        "backend": flags.backend,
+        "rows": flags.rows,
+        "peer_epochs": flags.peer_epochs,
+        "contenders": found,
+    }
+    name = f"last_{flags.last}_blocks" if flags.last else "linear_probe"
+    measuring.write(name, record, results=flags.results)
 
 
 if __name__ == "__main__":
