@@ -40,9 +40,12 @@ quickstart: $(INSTALLED)
 
 test: test-jax test-tensorflow
 
+# The examples in docstrings run once, on JAX.
+test-tensorflow: TESTS = tests
+
 test-jax test-tensorflow: test-%: $(INSTALLED_TEST)
 	KERAS_BACKEND=$* $(BIN)/python -m pytest -q -n $(WORKERS) --dist worksteal \
-		--durations 30 --durations-min 4
+		--durations 30 --durations-min 4 $(TESTS)
 
 lint: $(INSTALLED_LINT)
 	$(BIN)/ruff check .
