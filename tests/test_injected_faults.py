@@ -57,7 +57,7 @@ class Kind:
 KINDS = (
     Kind(
         "killed at any moment",
-        "SIGKILL, hundreds of times, in every phase",
+        "SIGKILL at random moments of every phase",
         "same bits after the next start",
         "benchmarks/faults.py",
     ),
