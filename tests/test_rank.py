@@ -11,6 +11,7 @@ import scipy.optimize
 from tflearn.evaluation import transferability
 from tflearn.run import main
 from tflearn.support.errors import DataError
+from tflearn.support.storage import buckets
 
 DECLARATION = """
 from __gin__ import dynamic_registration
@@ -159,5 +160,9 @@ def test_the_command_orders_candidates_and_writes_their_scores(
     assert [row["name"] for row in found["candidates"]] == ["everything", "nothing"]
     assert (tmp_path / "out" / "rank.csv").read_text().count("\n") == 3
     assert "everything" in capsys.readouterr().out
+    url = "memory://ranked/wine"
+    assert main(["--mode=rank", flags[0], f"--output_dir={url}"]) == 0
+    stored = json.loads(buckets.connect(url).read("rank.json") or b"")
+    assert [row["name"] for row in stored["candidates"]] == ["everything", "nothing"]
     assert main(["--mode=rank", *flags, "--gin_bindings=rank.Ranking.by = 'h'"]) == 2
     assert "h_score" in capsys.readouterr().err

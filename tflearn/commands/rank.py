@@ -25,7 +25,7 @@ from tflearn.data.inputs import take
 from tflearn.evaluation import calibration, inference, transferability
 from tflearn.objectives.objective import choose_features, pooled
 from tflearn.reports.tables import cell, plain_table
-from tflearn.support import environment, files
+from tflearn.support import environment, files, storage
 from tflearn.support.console import console, say
 from tflearn.support.errors import ConfigError, nearest
 from tflearn.support.tensorflow import hidden_tensorflow
@@ -104,7 +104,7 @@ def main(arguments: Arguments) -> int:
     base = declaration.experiment()
     ranking = declaration.ranking()
     own = Candidate(name="the experiment's", backbone=base.backbone)
-    folder = pathlib.Path(arguments.output_dir or f"runs/{base.name}_rank")
+    folder = storage.local(arguments.output_dir or f"runs/{base.name}_rank")
     dataset = _load(base)
     devices = distributions.resolve(base.distribution)
     with devices.scope():
@@ -227,4 +227,6 @@ def _write(
         "hardware": environment.hardware(),
     }
     files.write_json(folder / "rank.json", found)
-    say(f"written: {folder}/rank.json, {folder}/rank.csv")
+    storage.push(folder)
+    shown = storage.shown(folder)
+    say(f"written: {shown}/rank.json, {shown}/rank.csv")
