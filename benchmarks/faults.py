@@ -44,7 +44,17 @@ _PHASES = (
     "report",
     "caching",
 )
-_KILLS_A_RUN = 4
+_KILLS_A_RUN = 6
+# How often a process must have entered a phase when the blow falls, one of these.
+_TIMES: Mapping[str, tuple[int, ...]] = {
+    "start": (0,),
+    "training": (1,),
+    "checkpoint": (1, 1, 2, 3),
+    "evaluation": (1, 1, 2, 3),
+    "between": (1,),
+    "report": (1, 1, 2),
+    "caching": (1,),
+}
 
 
 class Watched:
@@ -164,9 +174,7 @@ def start(name: str, folder: pathlib.Path, watched: Watched) -> int:
 
 def kill_in(child: int, watched: Watched, phase: int, rng: random.Random) -> bool:
     """Kills a child somewhere in a phase; returns whether it lived until then."""
-    # A process enters some phases once.
-    often = {"start": (0,), "caching": (1,)}.get(_PHASES[phase], (1, 1, 2, 3))
-    wanted = rng.choice(often)
+    wanted = rng.choice(_TIMES[_PHASES[phase]])
     # Half of the blows strike early in the phase, the others anywhere.
     delay = rng.choice((rng.uniform(0, 0.01), rng.uniform(0, 0.3)))
     if not wanted:
@@ -251,19 +259,19 @@ def differences(straight: pathlib.Path, folder: pathlib.Path) -> list[str]:
 
 def main() -> None:
     flags = _flags()
+    root = pathlib.Path(tempfile.mkdtemp(prefix="tflearn_faults_"))
     os.environ["KERAS_BACKEND"] = flags.backend
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    # What is compiled once need not be by every child; JAX reads this when imported.
+    os.environ["JAX_COMPILATION_CACHE_DIR"] = str(root / "compiled")
+    os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
+    os.environ["JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES"] = "-1"
     from benchmarks.fault_experiments import EXPERIMENTS
     from tflearn.backbones import import_keras_hub
     from tflearn.support import environment
 
     import_keras_hub()
     rng, watched = random.Random(flags.seed), Watched()
-    root = pathlib.Path(tempfile.mkdtemp(prefix="tflearn_faults_"))
-    # What is compiled once need not be compiled by every child.
-    os.environ["JAX_COMPILATION_CACHE_DIR"] = str(root / "compiled")
-    os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
-    os.environ["JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES"] = "-1"
     names = flags.only or list(EXPERIMENTS)
     tallies = {name: Tally() for name in names}
     for name in names:

@@ -58,11 +58,11 @@ SIZE = 8
 HANGING = threading.Event()
 
 
-def write_points(path: pathlib.Path, seed: int = 0) -> None:
+def write_points(path: pathlib.Path, seed: int = 0, scale: float = 1.0) -> None:
     """Writes two clouds of points as a table."""
     rng = np.random.default_rng(seed)
     rows = [
-        f"{x + 3 * (i % 2):.4f},{y:.4f},{i % 2}"
+        f"{scale * (x + 3 * (i % 2)):.4f},{scale * y:.4f},{i % 2}"
         for i, (x, y) in enumerate(rng.normal(size=(96, 2)))
     ]
     path.write_text("x,y,label\n" + "\n".join(rows) + "\n")

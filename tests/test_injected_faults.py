@@ -15,6 +15,7 @@ import gc
 import http.server
 import importlib
 import json
+import math
 import pathlib
 import re
 import resource
@@ -26,6 +27,7 @@ import time
 
 import fault_cases
 import keras
+import numpy as np
 import pytest
 
 from tflearn.commands import resume_test
@@ -33,6 +35,7 @@ from tflearn.data.sources import parquet
 from tflearn.support import environment
 from tflearn.support.errors import DataError
 from tflearn.training import interruption, maintenance
+from tflearn.training.checkpoints import Checkpoints
 
 line = importlib.import_module("tflearn.run")
 ROOT = pathlib.Path(__file__).parents[1]
@@ -265,7 +268,7 @@ KINDS = (
     Kind(
         "overflow in float16",
         "gradients scaled beyond its range",
-        "step left out, scale halved",
+        "steps left out and counted, scale halved",
         "test_an_overflow_in_float16",
     ),
     Kind(
@@ -755,10 +758,30 @@ def test_a_tracker_that_is_not_there(mode: str, place, capsys) -> None:
 
 
 def test_an_overflow_in_float16(place, capsys) -> None:
-    half = "experiment.Experiment.precision = 'mixed_float16'"
-    assert start("half", half) == 0
-    rows = pathlib.Path("half/stages/tune/metrics.jsonl").read_text().splitlines()
-    assert all(json.loads(row)["loss"] < 2 for row in rows)
+    half = ("experiment.Experiment.precision = 'mixed_float16'",)
+    # Scaled by 32,768, the gradients of such points are beyond 65,504.
+    fault_cases.write_points(pathlib.Path("far.csv"), scale=40.0)
+    far = (*half, "fault_cases.points.path = 'far.csv'")
+    for output, bindings in (("near", half), ("far", far)):
+        assert start(output, *bindings) == 0
+    said = capsys.readouterr().out
+    counts = re.findall(r"(\d+) steps were left out: float16", said)
+    saved = Checkpoints(pathlib.Path("far/stages/tune/checkpoints"))
+    found = saved.read(saved.latest)
+    saved.close()
+    numbers = {
+        float(x)
+        for path, x in found.items()
+        if path.startswith("optimizer/") and not x.shape
+    }
+    left_out = int(counts[-1])
+    assert 0 < left_out < 12
+    # The scale is one of the optimizer's numbers.
+    assert 2.0 ** (15 - left_out) in numbers and 2.0**15 not in numbers
+    stage = json.loads(pathlib.Path("far/stages/tune/report.json").read_text())
+    assert any("float16" in note for note in stage["notes"])
+    assert all(math.isfinite(row["loss"]) for row in stage["history"])
+    assert all(np.isfinite(x).all() for x in found.values())
 
 
 def test_a_traceback_holds_no_secret(place, monkeypatch, capsys) -> None:

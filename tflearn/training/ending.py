@@ -28,8 +28,12 @@ def finish(run: Run, start: Mapping[str, np.ndarray]) -> list[str]:
 def faults_met(run: Run) -> list[str]:
     """Says what went wrong in a stage and did not end it."""
     state, declared = run.state, run.prepared.stage.faults
-    left_out = faults.skipped(run.prepared.network.model.optimizer, declared)
+    optimizer = run.prepared.network.model.optimizer
+    left_out = faults.skipped(optimizer, declared)
+    overflows = faults.overflowed(optimizer, state.step - run.track.leg.span.start)
     said = [faults.still(state.history)]
+    if overflows:
+        said.append(f"{overflows} steps were left out: float16 cannot hold gradients")
     if left_out:
         said.append(f"{left_out} steps were left out: their gradients are no numbers")
     if state.rollbacks:

@@ -166,6 +166,23 @@ def skipped(optimizer: keras.optimizers.Optimizer, declared: Faults) -> int:
     return max(0, round(-math.log2(float(scale.dynamic_scale))))
 
 
+def overflowed(optimizer: keras.optimizers.Optimizer, steps: int) -> int:
+    """Returns how many steps were left out because float16 could not hold them.
+
+    Args:
+        optimizer: The optimizer; Keras wraps it where the precision is float16.
+        steps: Steps that were asked of it.
+
+    Returns:
+        Steps; 0 in other precisions, and on several devices of TensorFlow.
+    """
+    is_half = keras.config.dtype_policy().name == "mixed_float16"
+    if not is_half or not _scales(optimizer) or tf_strategy.replicas() > 1:
+        return 0
+    iterations: Any = optimizer.iterations
+    return steps - int(iterations)
+
+
 def slow_down(optimizer: keras.optimizers.Optimizer, factor: float) -> None:
     """Multiplies the learning rate of a guarded optimizer from now on.
 
