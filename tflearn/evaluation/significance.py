@@ -125,7 +125,7 @@ def differences(arms: Mapping[str, Scores]) -> list[Difference]:
             ),
         )
     pairs = [
-        _pair(one, arms[one], two, arms[two])
+        difference(one, arms[one], two, arms[two])
         for one, two in itertools.combinations(arms, 2)
     ]
     corrected = holm([pair.p_value for pair in pairs])
@@ -160,7 +160,18 @@ def holm(p_values: Sequence[float]) -> list[float]:
     return corrected
 
 
-def _pair(one: str, first: Scores, two: str, second: Scores) -> Difference:
+def difference(one: str, first: Scores, two: str, second: Scores) -> Difference:
+    """Compares two arms, without a correction.
+
+    Args:
+        one: Name of an arm.
+        first: Its scores.
+        two: Name of the other.
+        second: Its scores, on the same resamples.
+
+    Returns:
+        The one with the higher mean is the better.
+    """
     if first.values.mean() < second.values.mean():
         one, first, two, second = two, second, one, first
     value = float(first.values.mean() - second.values.mean())
@@ -179,6 +190,41 @@ def _pair(one: str, first: Scores, two: str, second: Scores) -> Difference:
         p_value=p_value,
         corrected=p_value,
     )
+
+
+def comparable(
+    arms: Mapping[str, Scores | None], *, lower_is_better: bool = False
+) -> dict[str, Scores] | None:
+    """Returns scores that can be compared: higher is better, no resample undefined.
+
+    Args:
+        arms: Scores as they were measured, by name; None where none were kept.
+        lower_is_better: Whether a lower metric is better.
+
+    Returns:
+        The scores of all arms; None where they share no resamples.
+
+    Example:
+
+    >>> scores = Scores(values=np.array([2.0]), resampled=np.array([[1.0, 3, np.nan]]))
+    >>> comparable({"full": scores}, lower_is_better=True)["full"].resampled
+    array([[-1., -3.]])
+    """
+    known = {name: x for name, x in arms.items() if x is not None and x.resampled.size}
+    if (
+        len(known) < len(arms)
+        or len({x.resampled.shape[1] for x in known.values()}) != 1
+    ):
+        return None
+    # A resample that holds one class only has no AUC.
+    whole = np.all([~np.isnan(x.resampled).any(axis=0) for x in known.values()], axis=0)
+    if whole.sum() < 2:
+        return None
+    sign = -1.0 if lower_is_better else 1.0
+    return {
+        name: Scores(values=sign * x.values, resampled=sign * x.resampled[:, whole])
+        for name, x in known.items()
+    }
 
 
 def _judged(

@@ -1,4 +1,4 @@
-"""Several arms side by side: `compare.json`, `compare.html` and a plot.
+"""Several arms side by side: `compare.json`, `compare.html`, `compare.csv` and plots.
 
 What the figures carry is judged in `tflearn.evaluation.significance` and put into words
 in `tflearn.reports.verdict`.
@@ -11,24 +11,39 @@ import pathlib
 from collections.abc import Sequence
 from typing import Any
 
+from tflearn.reports import kept_arms
 from tflearn.reports.arms import ArmResult, LabelPoint
 from tflearn.reports.report import plain
 from tflearn.support import files, secrets
 from tflearn.support.errors import RunError
 
-__all__ = ["ArmResult", "LabelPoint", "write_comparison"]
+__all__ = [
+    "ArmResult",
+    "Comparison",
+    "LabelPoint",
+    "read_comparison",
+    "redraw",
+    "write_comparison",
+]
 
-_INTERVAL_NOTE = (
-    "An interval of 95 % is that of the mean over the seeds: it knows how the metric "
-    "varies with the test examples and with the seed. Whether two arms differ is told "
-    "by the pairs below, which share the test examples."
-)
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Comparison:
+    """A comparison that was read back.
+
+    Args:
+        title: What is compared.
+        arms: The arms in the order they are shown.
+    """
+
+    title: str
+    arms: Sequence[ArmResult]
 
 
 def write_comparison(
     title: str, arms: Sequence[ArmResult], folder: pathlib.Path
 ) -> dict[str, Any]:
-    """Writes `compare.json`, `compare.html`, `plots/compare.svg` and `.png`.
+    """Writes `compare.json`, `.html`, `.csv`, `resamples.json` and `plots/`.
 
     Args:
         title: What is compared, such as the experiment's name.
@@ -41,67 +56,83 @@ def write_comparison(
     Raises:
         RunError: There are no arms, or they do not measure one thing.
     """
-    from tflearn.reports import html, plots, verdict
+    from tflearn.reports import comparison_page, verdict
 
     folder = pathlib.Path(folder)
-    _check(arms)
-    plot = plots.comparison(arms)
+    check(arms)
     judged = verdict.judge(arms)
-    plot.write(folder / "plots")
     found = plain(
         {
             "title": title,
             "metric": arms[0].metric,
             "split": arms[0].split,
             "verdict": judged.text,
+            "claims": [dataclasses.asdict(claim) for claim in judged.claims],
             "winner": judged.winner,
             "pairs": [dataclasses.asdict(pair) for pair in judged.pairs],
-            "arms": [_told(arm) for arm in arms],
+            "arms": [kept_arms.told(arm) for arm in arms],
         }
     )
-    page = html.render(
-        "compare.html.j2",
-        title=title,
-        verdict=found["verdict"],
-        arms=list(arms),
-        pairs=judged.pairs,
-        plot=plot,
-        interval_note=_INTERVAL_NOTE,
-        with_memory=any(arm.peak_memory_bytes for arm in arms),
-        with_folders=any(arm.folders for arm in arms),
-    )
+    page = comparison_page.draw(title, arms, judged, folder=folder)
     files.write_text(folder / "compare.html", page)
-    files.write_json(folder / "compare.json", secrets.redact_all(found))
+    files.write_text(folder / "compare.csv", kept_arms.points_csv(arms))
+    kept_arms.write_resamples(arms, folder)
+    files.write_json(folder / kept_arms.FILE, secrets.redact_all(found))
     return found
 
 
-def _check(arms: Sequence[ArmResult]) -> None:
+def read_comparison(folder: pathlib.Path) -> Comparison:
+    """Reads what `write_comparison` wrote.
+
+    Args:
+        folder: The comparison's folder.
+
+    Returns:
+        Title and arms, the resamples included.
+
+    Raises:
+        RunError: The folder holds no comparison that this version can read.
+    """
+    title, arms = kept_arms.read(pathlib.Path(folder))
+    return Comparison(title=title, arms=arms)
+
+
+def redraw(folder: pathlib.Path) -> dict[str, Any]:
+    """Judges and draws a comparison again from its own files; nothing is trained.
+
+    Args:
+        folder: The comparison's folder.
+
+    Returns:
+        What `compare.json` holds now.
+    """
+    found = read_comparison(folder)
+    return write_comparison(found.title, found.arms, folder)
+
+
+def check(arms: Sequence[ArmResult], *, one_test_set: bool = True) -> None:
+    """Checks that arms can stand in one table.
+
+    Args:
+        arms: The arms.
+        one_test_set: Whether they must have been tested on the same examples.
+
+    Raises:
+        RunError: They cannot.
+    """
     if not arms:
         raise RunError("a comparison has no arms")
-    measured = sorted({f"{arm.split} {arm.metric}" for arm in arms})
     drawn = {told for arm in arms for told in arm.drawn_from}
-    if len(drawn) > 1:
+    if one_test_set and len(drawn) > 1:
         raise RunError(
             "the arms of a comparison were not tested on the same examples",
             received="; ".join(sorted(drawn)),
             fix="name one test split for all, or split by the same seed",
         )
+    measured = sorted({f"{arm.split} {arm.metric}" for arm in arms})
     if len(measured) > 1:
         raise RunError(
             "the arms of a comparison do not measure one thing",
             received=", ".join(measured),
             expected="one metric on one split",
         )
-
-
-def _told(arm: ArmResult) -> dict[str, Any]:
-    fields = {x.name: getattr(arm, x.name) for x in dataclasses.fields(arm)}
-    del fields["resampled"]
-    fields["points"] = [_point(point) for point in arm.points]
-    return fields | arm.estimate
-
-
-def _point(point: LabelPoint) -> dict[str, Any]:
-    fields = {x.name: getattr(point, x.name) for x in dataclasses.fields(point)}
-    del fields["resampled"]
-    return fields | point.estimate

@@ -15,6 +15,7 @@ import contextlib
 import dataclasses
 import html
 import io
+import math
 import pathlib
 import re
 from collections.abc import Iterator, Sequence
@@ -133,6 +134,38 @@ def finish(figure: Figure, name: str, title: str) -> Plot:
         svg=svg.getvalue(),
         png=png.getvalue(),
     )
+
+
+def is_known(value: object) -> bool:
+    """Returns whether a value is a finite number."""
+    return isinstance(value, (int, float)) and math.isfinite(value)
+
+
+def label_axes(ax: Axes, *, x: str = "", y: str = "") -> None:
+    """Names both axes and draws the horizontal grid."""
+    ax.set_xlabel(x)
+    ax.set_ylabel(y)
+    ax.grid(axis="y")
+
+
+def step_axis(ax: Axes) -> None:
+    """Marks whole steps along the horizontal axis."""
+    from matplotlib.ticker import FuncFormatter, MaxNLocator
+
+    ax.xaxis.set_major_locator(MaxNLocator(5, integer=True))
+    ax.xaxis.set_major_formatter(FuncFormatter(lambda step, _: f"{step:,.0f}"))
+
+
+def shortened(label: str, most: int = 18) -> str:
+    """Shortens a label to what a figure has room for.
+
+    Example:
+
+    >>> shortened("a very long name of a class", 10)
+    'a very lo…'
+    """
+    label = " ".join(label.split())
+    return label if len(label) <= most else label[: most - 1] + "…"
 
 
 def _inline(svg: str, *, name: str, title: str) -> str:

@@ -22,7 +22,7 @@ from tflearn.distribution import processes
 from tflearn.reports import report as reports
 from tflearn.reports.report import Report, StageReport
 from tflearn.support import files
-from tflearn.support.units import bytes_text, count_text, duration_text
+from tflearn.support.units import bytes_text, count_text, duration_text, flops_text
 
 if TYPE_CHECKING:
     import jinja2
@@ -127,6 +127,7 @@ def _templates() -> jinja2.Environment:
         "count": lambda value: "–" if value is None else count_text(value),
         "duration": lambda value: duration_text(value or 0.0),
         "bytes": lambda value: bytes_text(value or 0),
+        "flops": lambda value: "–" if value is None else flops_text(value),
         "estimate": reports.estimate_text,
         "number": _number,
         "title": _title,

@@ -1,4 +1,4 @@
-"""The figures of a report: learning curves, confusion, reliability, comparison."""
+"""The figures of a report: learning curves, confusion, reliability."""
 
 from __future__ import annotations
 
@@ -7,13 +7,21 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from tflearn.reports.figures import INK, PALETTE, Plot, finish, new_figure
-from tflearn.reports.report import StageReport, estimate_text, headline
+from tflearn.reports.figures import (
+    INK,
+    PALETTE,
+    Plot,
+    finish,
+    is_known,
+    label_axes,
+    new_figure,
+    shortened,
+    step_axis,
+)
+from tflearn.reports.report import StageReport, headline
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-
-    from tflearn.reports.compare import ArmResult
 
 MOST_CLASSES = 20
 
@@ -53,8 +61,8 @@ def learning_curves(
         for ax, (label, series) in zip(axes, lines, strict=True):
             for kind, points in series.items():
                 _curve(ax, points, kind, PALETTE[kind != "training"])
-            _label(ax, x="step", y=label)
-            _step_axis(ax)
+            label_axes(ax, x="step", y=label)
+            step_axis(ax)
             if len(series) > 1:
                 ax.legend(frameon=False)
         return finish(figure, name, "Learning curves")
@@ -84,7 +92,7 @@ def confusion(evaluation: Mapping[str, Any], *, name: str = "confusion") -> Plot
     counts = matrix[np.ix_(shown, shown)]
     # Shares are of all rows of a class, those outside the drawn part included.
     shares = counts / np.maximum(matrix[shown].sum(axis=1, keepdims=True), 1)
-    labels = [_short(str(classes[i])) for i in shown]
+    labels = [shortened(str(classes[i])) for i in shown]
     size = max(2.6, min(0.45 * len(shown) + 1.4, 9.0))
     with new_figure(size + 0.6, size) as (figure, (ax,)):
         _heat(ax, counts, shares, labels)
@@ -144,36 +152,13 @@ def reliability(
             align="edge",
             color=PALETTE[0],
         )
-        _label(ax, y="share that came true")
-        _label(below, x="confidence", y="examples")
+        label_axes(ax, y="share that came true")
+        label_axes(below, x="confidence", y="examples")
         for part in (ax, below):
             part.set_xlim(0, 1)
         ax.set_ylim(0, 1)
         ax.tick_params(labelbottom=False)
         return finish(figure, name, "Reliability")
-
-
-def comparison(arms: Sequence[ArmResult], *, name: str = "compare") -> Plot:
-    """Draws the arms: the metric with its interval, and the curves.
-
-    Args:
-        arms: The arms; a dot is a seed, the bar is the interval of the arm.
-        name: Name of the file.
-
-    Returns:
-        The figure.
-    """
-    with_curves = any(any(curve) for arm in arms for curve in arm.curves)
-    columns = 2 if with_curves else 1
-    height = max(2.8, 0.5 * len(arms) + 1.3)
-    with new_figure(4.2 * columns, height, columns=columns) as (figure, axes):
-        _arms(axes[0], arms)
-        if with_curves:
-            for arm, color in zip(arms, _colors(len(arms)), strict=True):
-                _band(axes[1], arm, color)
-            _label(axes[1], x="step", y=f"validation {arms[0].metric}")
-            _step_axis(axes[1])
-        return finish(figure, name, f"{arms[0].split} {arms[0].metric} by arm")
 
 
 def _headline_name(stage: StageReport) -> str:
@@ -191,14 +176,10 @@ def _series(
     """Returns the points of each curve that has any, by its label."""
     found = {}
     for kind, key in columns.items():
-        points = [(row["step"], row[key]) for row in history if _known(row.get(key))]
+        points = [(row["step"], row[key]) for row in history if is_known(row.get(key))]
         if points:
             found[kind] = points
     return found
-
-
-def _known(value: object) -> bool:
-    return isinstance(value, (int, float)) and bool(np.isfinite(value))
 
 
 def _curve(
@@ -207,19 +188,6 @@ def _curve(
     steps, values = zip(*points, strict=True)
     marker = "o" if len(points) <= 30 else ""
     ax.plot(steps, values, marker=marker, ms=3.5, lw=1.6, color=color, label=kind)
-
-
-def _label(ax: Axes, *, x: str = "", y: str = "") -> None:
-    ax.set_xlabel(x)
-    ax.set_ylabel(y)
-    ax.grid(axis="y")
-
-
-def _step_axis(ax: Axes) -> None:
-    from matplotlib.ticker import FuncFormatter, MaxNLocator
-
-    ax.xaxis.set_major_locator(MaxNLocator(5, integer=True))
-    ax.xaxis.set_major_formatter(FuncFormatter(lambda step, _: f"{step:,.0f}"))
 
 
 def _heat(
@@ -249,62 +217,3 @@ def _heat(
     ax.spines[:].set_visible(False)
     ax.set_xlabel("predicted")
     ax.set_ylabel("true")
-
-
-def _short(label: str, most: int = 18) -> str:
-    label = " ".join(label.split())
-    return label if len(label) <= most else label[: most - 1] + "…"
-
-
-def _colors(count: int) -> list[str]:
-    return [PALETTE[i % len(PALETTE)] for i in range(count)]
-
-
-def _arms(ax: Axes, arms: Sequence[ArmResult]) -> None:
-    for row, (arm, color) in enumerate(zip(arms, _colors(len(arms)), strict=True)):
-        estimate = arm.estimate
-        if estimate["value"] is None:
-            continue
-        if estimate["low"] is not None:
-            ends = [estimate["low"], estimate["high"]]
-            ax.plot(ends, [row, row], color=color, lw=7, alpha=0.28)
-        seeds = [value for value in arm.values if value is not None]
-        spread = row + 0.14 * np.linspace(-1, 1, len(seeds)) if len(seeds) > 1 else row
-        ax.plot(seeds, np.broadcast_to(spread, len(seeds)), "o", color=color, ms=3.5)
-        ax.plot([estimate["value"]], [row], "|", color=color, ms=18, mew=2.2)
-        ax.annotate(
-            estimate_text({"value": estimate["value"]}),
-            (estimate["value"], row),
-            xytext=(0, 12),
-            textcoords="offset points",
-            ha="center",
-        )
-    ax.set_yticks(range(len(arms)), [_short(arm.name) for arm in arms])
-    ax.set_ylim(len(arms) - 0.4, -0.7)
-    ax.grid(axis="x")
-    ax.set_xlabel(f"{arms[0].split} {arms[0].metric}")
-    ax.tick_params(axis="y", length=0)
-    ax.spines["left"].set_visible(False)
-
-
-def _band(ax: Axes, arm: ArmResult, color: str) -> None:
-    """Draws the mean over seeds, and the range of the seeds around it."""
-    by_step: dict[float, list[float]] = {}
-    for curve in arm.curves:
-        for step, value in curve:
-            if _known(value):
-                by_step.setdefault(step, []).append(value)
-    # A mean over other seeds at every step would jump: only steps that all reached.
-    most = max((len(values) for values in by_step.values()), default=0)
-    steps = sorted(step for step, values in by_step.items() if len(values) == most)
-    if not steps:
-        return
-    values = np.array([by_step[step] for step in steps])
-    if values.shape[1] > 1:
-        low, high = values.min(axis=1), values.max(axis=1)
-        ax.fill_between(steps, low, high, color=color, alpha=0.18, lw=0)
-    marker = "o" if len(steps) <= 30 else ""
-    ax.plot(
-        steps, values.mean(axis=1), color=color, marker=marker, ms=3, label=arm.name
-    )
-    ax.legend(frameon=False)

@@ -43,3 +43,17 @@ def count_text(count: int) -> str:
     '22,713,216'
     """
     return f"{count:,}"
+
+
+def flops_text(flops: float) -> str:
+    """Formats a number of floating-point operations as a budget is written.
+
+    Example:
+
+    >>> flops_text(1.234e15), flops_text(950)
+    ('1.23e15', '950')
+    """
+    if flops < 1000:
+        return f"{flops:.0f}"
+    mantissa, exponent = f"{flops:.2e}".split("e")
+    return f"{mantissa}e{int(exponent)}"
