@@ -206,6 +206,12 @@ KINDS = (
         "test_a_worker_that_dies_for_ever",
     ),
     Kind(
+        "run with data workers killed",
+        "SIGKILL of the run alone",
+        "its workers end too",
+        "test_a_killed_run_leaves_no_workers_behind",
+    ),
+    Kind(
         "reading hangs",
         "a file that never answers",
         "75 after `stall_seconds`, the rows",
@@ -585,6 +591,36 @@ def test_a_worker_that_hangs(struck) -> None:
     done = in_process("hung", LONG, WORKERS, stall, gin="pictures.gin")
     assert done.returncode == 75, done.stderr
     assert re.search(r"error: data worker \d hangs \(step \d+, rows ", done.stderr)
+
+
+def workers_of(process: int) -> set[str]:
+    """Returns the processes that a process has started."""
+    tasks = pathlib.Path(f"/proc/{process}/task").glob("*/children")
+    return {child for task in tasks for child in task.read_text().split()}
+
+
+@pytest.mark.slow
+def test_a_killed_run_leaves_no_workers_behind(place) -> None:
+    flags = ["--gin_file=pictures.gin", "--output_dir=gone"]
+    flags += [f"--gin_bindings={x}" for x in (WORKERS, LONG.replace("80", "80000"))]
+    run = subprocess.Popen(
+        [sys.executable, "-m", "tflearn.run", *flags],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        env={**line.os.environ, "PYTHONPATH": f"{ROOT}:{ROOT / 'tests'}"},
+    )
+    rows = pathlib.Path("gone/stages/tune/metrics.jsonl")
+    while run.poll() is None and not (rows.exists() and rows.stat().st_size):
+        time.sleep(0.05)
+    assert run.poll() is None
+    workers = workers_of(run.pid)
+    run.kill()
+    run.wait()
+    deadline = time.monotonic() + 60
+    while any(pathlib.Path(f"/proc/{x}").exists() for x in workers):
+        assert time.monotonic() < deadline, "workers live on"
+        time.sleep(0.1)
+    assert len(workers) >= 2
 
 
 @pytest.mark.slow

@@ -253,7 +253,9 @@ def _in_processes(
         num_workers=batches.workers, per_worker_buffer_size=2
     )
     unthreaded = grain.ReadOptions(num_threads=1, prefetch_buffer_size=1)
-    made = steps.to_iter_dataset(unthreaded).mp_prefetch(options)
+    made = steps.to_iter_dataset(unthreaded).mp_prefetch(
+        options, worker_init_fn=waiting.end_with_parent
+    )
 
     def finish(place: int, raw: TrainBatch) -> TrainBatch:
         # Copies, so that the memory shared with the workers is free at once.

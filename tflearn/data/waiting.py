@@ -8,7 +8,10 @@ from __future__ import annotations
 
 import contextlib
 import multiprocessing
+import multiprocessing.connection
+import os
 import queue
+import signal
 import threading
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -142,6 +145,25 @@ def end_workers() -> None:
     for child in multiprocessing.active_children():
         if child.name.startswith(_WORKER_NAME):
             child.kill()
+
+
+def end_with_parent(worker: int, workers: int) -> None:
+    """Makes this worker process end when the one that started it is gone.
+
+    One that is killed cannot end its workers, and they would wait for it for ever.
+
+    Args:
+        worker: Number of the worker; Grain gives it.
+        workers: How many there are.
+    """
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        threading.Thread(target=_follow, args=(parent.sentinel,), daemon=True).start()
+
+
+def _follow(sentinel: int) -> None:
+    multiprocessing.connection.wait([sentinel])
+    os.kill(os.getpid(), signal.SIGKILL)
 
 
 @contextlib.contextmanager
