@@ -15,6 +15,7 @@ PACKAGE = ROOT / "tflearn"
 FLOORS = (
     "run",
     "commands",
+    "comparison",
     "experiment",
     "reports",
     "training",

@@ -84,19 +84,19 @@ COMPARISON = """
 from __gin__ import dynamic_registration
 from tflearn import experiment
 from tflearn import regimes
-from tflearn.commands import compare
+from tflearn import comparison
 from tflearn.training import optimizers
 
 experiment.Experiment.stages = (@first/experiment.Stage(), @experiment.Stage())
 first/experiment.Stage.name = 'first'
 first/experiment.Stage.budget = '5 steps'
-compare.Comparison.arms = (@scratch/compare.Arm(), @frozen/compare.Arm())
-compare.Comparison.seeds = (0, 1)
-scratch/compare.Arm.name = 'scratch'
-scratch/compare.Arm.regime = @regimes.scratch()
-frozen/compare.Arm.name = 'frozen'
-frozen/compare.Arm.regime = @regimes.frozen()
-frozen/compare.Arm.optimizer = @frozen/optimizers.adamw
+comparison.Comparison.arms = (@scratch/comparison.Arm(), @frozen/comparison.Arm())
+comparison.Comparison.seeds = (0, 1)
+scratch/comparison.Arm.name = 'scratch'
+scratch/comparison.Arm.regime = @regimes.scratch()
+frozen/comparison.Arm.name = 'frozen'
+frozen/comparison.Arm.regime = @regimes.frozen()
+frozen/comparison.Arm.optimizer = @frozen/optimizers.adamw
 frozen/optimizers.adamw.learning_rate = 0.1
 """
 

@@ -464,7 +464,7 @@ def test_load_for_notebooks() -> None:
 
 
 def test_the_comparison_of_a_declaration() -> None:
-    compared = config.load("quickstart/digits.gin", "compare.Comparison.seeds = (4,)")
+    compared = config.load("quickstart/digits.gin", "comparison.Comparison.seeds = (4,)")
     assert compared.comparison().seeds == (4,)
 
 

@@ -18,7 +18,7 @@ import pytest
 import safetensors.numpy
 
 from tflearn import config, experiment, regimes
-from tflearn.commands.compare import Comparison
+from tflearn.comparison import Comparison
 from tflearn.run import main
 
 ROOT = pathlib.Path(__file__).parents[1]
@@ -283,7 +283,7 @@ def test_a_complete_file_runs(name: str, small, tmp_path: pathlib.Path) -> None:
     assert (tmp_path / "run/operative_config.gin").exists()
 
 
-COMPARED = [name for name in COMPLETE if "compare.Arm" in (ROOT / name).read_text()]
+COMPARED = [name for name in COMPLETE if "comparison.Arm" in (ROOT / name).read_text()]
 
 
 @pytest.mark.parametrize("name", COMPARED)

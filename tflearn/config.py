@@ -29,7 +29,7 @@ from tflearn.support.declarations.statements import Binding, Macro, Place, Refer
 from tflearn.support.errors import ConfigError, TflearnError
 
 _EXPERIMENT = "tflearn.experiment.Experiment"
-_COMPARISON = "tflearn.commands.compare.Comparison"
+_COMPARISON = "tflearn.comparison.declaration.Comparison"
 _RANKING = "tflearn.commands.rank.Ranking"
 _ROOTS = (_EXPERIMENT, _COMPARISON, _RANKING)
 # What gin adds to the message of an exception that passes a call of its own.
@@ -97,6 +97,21 @@ class Declaration:
     def ranking(self) -> Any:
         """Makes the declared `Ranking`, or the default one."""
         return self._make(_RANKING)
+
+    def with_bindings(self, bindings: Sequence[str]) -> Declaration:
+        """Returns this declaration with others put over it, as on the command line.
+
+        Args:
+            bindings: gin bindings; they know the imports of the files.
+
+        Raises:
+            ConfigError: A binding is wrong.
+        """
+        reader = _reader()
+        for text in (self.text, *bindings):
+            reader.read_bindings(text)
+        changed = _declaration(reader)
+        return dataclasses.replace(changed, files=self.files)
 
     def operative_text(self) -> str:
         """Returns what was used so far, defaults included, as a gin file."""

@@ -63,7 +63,7 @@ MODES: Mapping[str, Mode] = MappingProxyType(
             ),
         ),
         "check": Mode(("--gin_file",), (*_DECLARED, "--topology")),
-        "compare": Mode(("--gin_file",), (*_DECLARED, "--output_dir")),
+        "compare": Mode(("--gin_file",), (*_DECLARED, "--output_dir", "--only")),
         "rank": Mode(("--gin_file",), (*_DECLARED, "--output_dir")),
         "inspect": Mode(("--run_dir",)),
         "resume_test": Mode(("--gin_file",), (*_DECLARED, "--output_dir", "--steps")),
@@ -167,6 +167,7 @@ def parse(flags: Sequence[str]) -> Arguments:
         topology=given.topology,
         steps=given.steps,
         allow=tuple(given.allow or ()),
+        only=given.only,
         debug=given.debug,
     )
 
@@ -213,6 +214,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--processes", help="how many processes there are")
     add("--process_id", help="which one this is, from 0")
     add("--topology", help="for check: compile for a TPU slice, such as v5e:2x4")
+    add("--only", help="for compare: run these arms alone, such as frozen,full")
     add("--backend", help="jax or tensorflow (default: KERAS_BACKEND, else jax)")
     add("--debug", action="store_true", help="show tracebacks and all log lines")
     return parser

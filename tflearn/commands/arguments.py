@@ -33,6 +33,7 @@ class Arguments:
         steps: For `resume_test`, after how many steps of a stage it is killed, as
             given.
         allow: What may have changed since the run began: `data`, `versions`.
+        only: For `compare`, the arms to run, separated by commas; without the report.
         debug: Whether errors show where in the code they arose.
     """
 
@@ -58,4 +59,5 @@ class Arguments:
     topology: str | None = None
     steps: str | None = None
     allow: tuple[str, ...] = ()
+    only: str | None = None
     debug: bool = False

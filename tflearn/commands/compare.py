@@ -1,60 +1,27 @@
-"""`--mode=compare`: several regimes for the last stage of one experiment.
+"""`--mode=compare`: arms of one experiment on equal terms, and what follows from them.
 
-The stages before the last run once a seed and are shared by the arms; each arm is an
-ordinary run directory under `arms/<name>/seed<seed>`.
+Each run of an arm is an ordinary run directory under `arms/<name>`; what the arms
+share lies under `shared`. Running it again repeats nothing and draws the report anew.
 """
 
 from __future__ import annotations
 
-import dataclasses
 import pathlib
-from collections.abc import Callable, Sequence
+import sys
+from collections.abc import Sequence
 
-import keras
-
-from tflearn import config, experiment, regimes
+from tflearn import config
 from tflearn.commands.arguments import Arguments
-from tflearn.reports import Report, compare, resamples
+from tflearn.comparison import Arm, Comparison, Tuning, running, settling, workers
+from tflearn.experiment import Experiment
+from tflearn.reports import compare
 from tflearn.reports.tables import comparison_table
 from tflearn.support import storage
 from tflearn.support.console import console, say
-from tflearn.support.errors import ConfigError
-from tflearn.training import run_directory
+from tflearn.support.declarations import permissions
 
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Arm:
-    """One way to run the last stage.
-
-    Args:
-        name: Name of the arm and of its folder.
-        regime: The rules.
-        optimizer: Replaces the stage's optimizer, since regimes differ in the
-            learning rate that suits them.
-        budget: Replaces the stage's budget.
-    """
-
-    name: str
-    regime: Sequence[regimes.Rule]
-    optimizer: Callable[..., keras.optimizers.Optimizer] | None = None
-    budget: str | None = None
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Comparison:
-    """What is compared.
-
-    Args:
-        arms: The arms.
-        seeds: Every arm runs once a seed.
-    """
-
-    arms: Sequence[Arm] = (
-        Arm(name="scratch", regime=regimes.scratch()),
-        Arm(name="frozen", regime=regimes.frozen()),
-        Arm(name="full", regime=regimes.full()),
-    )
-    seeds: Sequence[int] = (0,)
+# Files of earlier versions name them here.
+__all__ = ["Arm", "Comparison", "Tuning", "main"]
 
 
 def main(arguments: Arguments) -> int:
@@ -67,17 +34,21 @@ def main(arguments: Arguments) -> int:
         The exit code.
     """
     declaration = config.load_arguments(arguments)
-    base = declaration.experiment()
-    comparison = declaration.comparison()
-    _check(comparison)
-    folder = storage.fetched(arguments.output_dir or f"runs/{base.name}_compare")
-    reports = {
-        arm.name: [
-            _run_arm(base, arm, seed=seed, folder=folder) for seed in comparison.seeds
-        ]
-        for arm in comparison.arms
-    }
-    results = [_result(name, found, folder) for name, found in reports.items()]
+    base: Experiment = declaration.experiment()
+    comparison: Comparison = declaration.comparison()
+    name = arguments.output_dir or f"runs/{base.name}_compare"
+    folder = storage.fetched(name)
+    if comparison.workers and not arguments.only:
+        _run_beside(arguments, comparison, base, folder)
+    else:
+        only = [x for x in (arguments.only or "").split(",") if x]
+        settled = running.run_shared_stages(base, comparison, folder)
+        running.check_only(only, settled)
+        running.run_arms(settling.points(base, comparison, settled, folder, only=only))
+        if only:
+            return 0
+    settled = settling.settle(base, comparison, folder)
+    results = running.results(base, comparison, settled, folder)
     found = compare.write_comparison(base.name, results, folder)
     storage.push(folder)
     console.print(comparison_table(results))
@@ -86,78 +57,56 @@ def main(arguments: Arguments) -> int:
     return 0
 
 
-def _run_arm(
-    base: experiment.Experiment, arm: Arm, *, seed: int, folder: pathlib.Path
-) -> Report:
-    say(f"arm '{arm.name}', seed {seed}")
-    *leading, last = base.stages
-    run = folder / "arms" / arm.name / f"seed{seed}"
-    declared = base.declaration
-    # Claimed before stages are copied in, so that a stranger's folder is refused.
-    run_directory.is_finished(run, declared)
-    if leading and not (run / "stages").exists():
-        shared = folder / "shared" / f"seed{seed}"
-        experiment.run(
-            dataclasses.replace(base, stages=leading, seed=seed), output_dir=str(shared)
+def _run_beside(
+    arguments: Arguments,
+    comparison: Comparison,
+    base: Experiment,
+    folder: pathlib.Path,
+) -> None:
+    """Runs every arm in a process of its own; this one touches no device."""
+    logs = folder / "logs"
+
+    def start(names: Sequence[str], count: int) -> None:
+        workers.run(
+            names,
+            lambda name: _command(arguments, name, folder),
+            workers=count,
+            logs={name: logs / f"{name}.txt" for name in names},
         )
-        run_directory.write_start(run, declared)
-        storage.copy_tree(shared / "stages", run / "stages")
-    stage = dataclasses.replace(
-        last,
-        regime=arm.regime,
-        optimizer=arm.optimizer or last.optimizer,
-        budget=arm.budget or last.budget,
-    )
-    return experiment.run(
-        dataclasses.replace(base, stages=(*leading, stage), seed=seed),
-        output_dir=str(run),
-    )
+
+    if not (folder / settling.FILE).is_file() or not _has_shared(
+        comparison, base, folder
+    ):
+        start([running.SHARED], 1)
+    settled = settling.settle(base, comparison, folder)
+    points = settling.points(base, comparison, settled, folder)
+    unfinished = {
+        x.arm.name: None for x in points if not (x.home / running.SPENT).is_file()
+    }
+    start(list(unfinished), comparison.workers)
 
 
-def _result(
-    name: str, reports: Sequence[Report], folder: pathlib.Path
-) -> compare.ArmResult:
-    stages = [report.stages[-1] for report in reports]
-    split = "test" if "test" in stages[0].evaluations else "validation"
-    evaluations = [stage.evaluations[split] for stage in stages]
-    headline = evaluations[0]["headline"]
-    rows = stages[0].census
-    kept = [
-        resamples.read(
-            folder / "arms" / name / f"seed{x.seed}" / "stages" / stage.name, split
-        )
-        for x, stage in zip(reports, stages, strict=True)
+def _has_shared(comparison: Comparison, base: Experiment, folder: pathlib.Path) -> bool:
+    reports = [
+        folder / running.SHARED / f"seed{seed}" / "report.json"
+        for seed in comparison.seeds
     ]
-    return compare.ArmResult(
-        name=name,
-        seeds=tuple(report.seed for report in reports),
-        metric=headline,
-        lower_is_better=evaluations[0].get("lower_is_better", False),
-        split=split,
-        folders=tuple(
-            storage.shown(folder / "arms" / name / f"seed{x.seed}") for x in reports
-        ),
-        resampled=tuple(x[1] for x in kept if x is not None),
-        drawn_from=tuple(sorted({x[0] for x in kept if x is not None})),
-        estimates=tuple(found["metrics"][headline] for found in evaluations),
-        trainable_parameters=sum(row["trainable"] for row in rows),
-        total_parameters=sum(row["parameters"] for row in rows),
-        seconds=tuple(sum(stage.seconds.values()) for stage in stages),
-        curves=tuple(
-            tuple(
-                (row["step"], row[f"val_{headline}"])
-                for row in stage.history
-                if f"val_{headline}" in row
-            )
-            for stage in stages
-        ),
-    )
+    return not base.stages[:-1] or all(path.is_file() for path in reports)
 
 
-def _check(comparison: Comparison) -> None:
-    names = [arm.name for arm in comparison.arms]
-    if not names or len(set(names)) < len(names) or not comparison.seeds:
-        raise ConfigError(
-            "a comparison needs arms with different names, and a seed",
-            received=f"arms {names}, seeds {list(comparison.seeds)}",
-        )
+def _command(arguments: Arguments, only: str, folder: pathlib.Path) -> list[str]:
+    """Returns the command line that runs one arm of this comparison."""
+    named = {
+        "--gin_file": arguments.gin_files,
+        "--gin_bindings": arguments.gin_bindings,
+        "--gin_search_path": arguments.gin_search_paths,
+    }
+    flags = [f"{flag}={value}" for flag, values in named.items() for value in values]
+    if arguments.gin_allow_imports is not None:
+        allowed = ",".join(arguments.gin_allow_imports)
+        flags.append(f"{permissions.FLAG}={allowed}")
+    return [
+        *(sys.executable, "-m", "tflearn.run", "--mode=compare"),
+        *(f"--backend={arguments.backend}", *flags),
+        *(f"--output_dir={storage.shown(folder)}", f"--only={only}"),
+    ]

@@ -34,6 +34,9 @@ class Data:
             the rows of a source without splits, else from its training rows. Drawn
             by hash of the content, stratified by class.
         examples_per_class: At most so many training rows a class.
+        labels: Only so many of the training rows, with the shares of the classes;
+            fewer are a part of more.
+        labels_seed: Another seed chooses other rows for `labels`; splits stay.
         split_seed: Another seed draws other splits and other few training rows.
         slices: Columns; the metrics of the test are given for each of their values.
         label_separator: What stands between the labels in a text, for multi-label
@@ -77,6 +80,8 @@ class Data:
     only_classes: tuple[str, ...] | None = None
     splits: Mapping[str, float] | None = None
     examples_per_class: int | None = None
+    labels: int | None = None
+    labels_seed: int = 0
     split_seed: int = 0
     slices: tuple[str, ...] = ()
     label_separator: str | None = None
@@ -153,6 +158,7 @@ class Data:
     def _check_numbers(self) -> None:
         limits = {
             "examples_per_class": (1, None),
+            "labels": (1, None),
             "max_length": (1, None),
             "cache_bytes": (0, None),
             "disk_bytes": (0, None),

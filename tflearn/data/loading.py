@@ -51,6 +51,8 @@ def load(data: Data, target_kind: str, *, require_train: bool) -> Dataset:
         }
     if data.examples_per_class is not None and "train" in found:
         found["train"] = _few(found["train"], classes, data, notes)
+    if data.labels is not None and "train" in found:
+        found["train"] = _nested(found["train"], target_kind, data, notes)
     if require_train:
         # Otherwise somebody wants to know of each row what is wrong with it.
         for split, part in found.items():
@@ -196,6 +198,14 @@ def _few(part: Part, classes: Sequence[str], data: Data, notes: list[str]) -> Pa
     short = [name for name, n in zip(classes, counts, strict=True) if n < limit]
     if short:
         notes.append(f"train: fewer than {limit} rows of {', '.join(short)}")
+    return dataclasses.replace(part.take(chosen), total=len(chosen) + len(part.bad))
+
+
+def _nested(part: Part, kind: str, data: Data, notes: list[str]) -> Part:
+    count = data.labels or 0
+    strata = part.labels if kind == "class" and part.labels else [""] * len(part.rows)
+    chosen = splits.nested(part.digests, strata, count, seed=data.labels_seed)
+    notes.append(f"train: {len(chosen):,} of {len(part.rows):,} rows are used")
     return dataclasses.replace(part.take(chosen), total=len(chosen) + len(part.bad))
 
 

@@ -138,6 +138,44 @@ def few(
     return np.asarray(sorted(chosen), dtype=np.int64)
 
 
+def nested(
+    digests: Sequence[bytes], strata: Sequence[Any], count: int, *, seed: int
+) -> np.ndarray:
+    """Chooses rows by hash so that fewer are a part of more, stratified.
+
+    Every stratum's rows, ordered by hash, are spread evenly over one order of all rows,
+    of which the first are taken. The first row of every stratum comes before all
+    others, so that no class is missing where there are rows for all.
+
+    Args:
+        digests: Digest of each row's input.
+        strata: Class of each row, or one value for all.
+        count: How many rows.
+        seed: Another seed chooses other rows.
+
+    Returns:
+        Row numbers, ascending; all if there are not so many.
+
+    Example:
+
+    >>> rows = [bytes([x]) for x in range(8)]
+    >>> three = nested(rows, [0, 1] * 4, 3, seed=0)
+    >>> set(three.tolist()) < set(nested(rows, [0, 1] * 4, 5, seed=0).tolist())
+    True
+    """
+    members: dict[Any, list[int]] = {}
+    for row, stratum in enumerate(strata):
+        members.setdefault(stratum, []).append(row)
+    places: dict[int, tuple[bool, float, int]] = {}
+    for stratum, rows in members.items():
+        offset = _unit(seed, "stratum", stratum)
+        rows.sort(key=lambda row: (_unit(seed, "labels", digests[row]), row))
+        for rank, row in enumerate(rows):
+            places[row] = (rank > 0, (rank + offset) / len(rows), row)
+    chosen = sorted(places, key=lambda row: places[row])[:count]
+    return np.asarray(sorted(chosen), dtype=np.int64)
+
+
 def _groups(
     digests: Sequence[bytes], strata: Iterable[Any]
 ) -> dict[Any, dict[bytes, list[int]]]:

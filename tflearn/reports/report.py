@@ -46,6 +46,7 @@ class StageReport:
         input: What steps were fed: `shapes` of batches, `waiting_share` of the time of
             training and `waiting_seconds`; of texts also `lengths` that batches are
             padded to and `padding_share` of their tokens.
+        flops: Operations of the training, where `Stage.count_flops` asks for them.
     """
 
     name: str
@@ -63,6 +64,7 @@ class StageReport:
     temperature: float | None = None
     cache: dict[str, Any] = dataclasses.field(default_factory=dict)
     input: dict[str, Any] = dataclasses.field(default_factory=dict)
+    flops: float | None = None
 
     def to_json(self) -> dict[str, Any]:
         """Returns the report as JSON knows it; NaN and infinities become null."""

@@ -174,6 +174,7 @@ def _report(
         temperature=temperature,
         cache=dict(outcome.cache),
         input=fed,
+        flops=outcome.flops,
     )
     return report, evaluations
 

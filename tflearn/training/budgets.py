@@ -1,4 +1,4 @@
-"""How long a stage runs: `"3 epochs"`, `"2000 steps"`, `"15 minutes"`."""
+"""How long a stage runs: `"3 epochs"`, `"5 minutes"`, `"1e15 flops"`."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import re
 from tflearn.support.errors import ConfigError, nearest
 
 _SECONDS = {"seconds": 1.0, "minutes": 60.0, "hours": 3600.0}
-UNITS = ("steps", "epochs", "examples", *_SECONDS)
+UNITS = ("steps", "epochs", "examples", "flops", *_SECONDS)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -18,11 +18,16 @@ class Budget:
 
     Args:
         amount: How much, above 0.
-        unit: `steps`, `epochs`, `examples`, `seconds`, `minutes` or `hours`.
+        unit: `steps`, `epochs`, `examples`, `flops`, `seconds`, `minutes` or `hours`.
     """
 
     amount: float
     unit: str
+
+    @property
+    def is_measured(self) -> bool:
+        """Whether its steps are known only once one of them was timed or counted."""
+        return self.seconds is not None or self.unit == "flops"
 
     @property
     def seconds(self) -> float | None:
@@ -78,6 +83,7 @@ def total_steps(
     num_examples: int,
     batch_size: int,
     step_seconds: float | None = None,
+    step_flops: float | None = None,
 ) -> int:
     """Turns a budget into optimizer steps, rounded up.
 
@@ -89,6 +95,7 @@ def total_steps(
         num_examples: Training examples an epoch.
         batch_size: Examples a step, over all devices.
         step_seconds: Measured duration of a step, for a budget of time.
+        step_flops: Operations of a step, for a budget of FLOPs.
 
     Returns:
         Number of steps, at least 1.
@@ -103,6 +110,10 @@ def total_steps(
         if step_seconds is None:
             raise ValueError("a budget of time needs step_seconds")
         return max(1, math.ceil(budget.seconds / step_seconds))
+    if budget.unit == "flops":
+        if step_flops is None:
+            raise ValueError("a budget of FLOPs needs step_flops")
+        return max(1, math.ceil(amount / step_flops))
     if budget.unit == "epochs":
         return math.ceil(amount * steps_per_epoch(num_examples, batch_size))
     if budget.unit == "examples":

@@ -19,6 +19,7 @@ from tflearn.support.console import say
 from tflearn.training import (
     course,
     ending,
+    flops,
     length,
     loop,
     placement,
@@ -45,6 +46,7 @@ class Outcome:
         notes: Lines on rates by layer, on phases, and on averaged weights.
         cache: What of the model was computed once, if anything was.
         measured: What the splits are measured on: the stage, or features in its place.
+        flops: Operations of the training, if they were to be counted.
     """
 
     state: State
@@ -53,6 +55,7 @@ class Outcome:
     notes: tuple[str, ...] = ()
     cache: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     measured: Prepared
+    flops: float | None = None
 
 
 def execute(
@@ -164,6 +167,9 @@ def execute(
         notes=tuple(notes),
         cache=cached,
         measured=run.trained if agree else prepared,
+        flops=flops.of_training(prepared, run.trained, steps=state.step)
+        if stage.count_flops
+        else None,
     )
 
 

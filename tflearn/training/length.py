@@ -6,7 +6,7 @@ import pathlib
 
 from tflearn.distribution import processes
 from tflearn.support.console import say
-from tflearn.training import budgets, loop
+from tflearn.training import budgets, flops, loop
 from tflearn.training.stage import Prepared
 from tflearn.training.state import State
 
@@ -38,17 +38,21 @@ def _length(prepared: Prepared) -> dict[str, int]:
         metrics=prepared.metrics(),
         jit_compile=prepared.stage.jit_compile,
     )
-    seconds = loop.measure_step_seconds(prepared.network.model, prepared.batches)
+    seconds = operations = None
+    if budget.seconds is None:
+        operations = flops.of_stage(prepared)
+        told = f"of {operations:.3g} FLOPs, counted in the traced step"
+    else:
+        seconds = loop.measure_step_seconds(prepared.network.model, prepared.batches)
+        told = f"at {1 / seconds:.1f} steps a second, measured now"
     total = budgets.total_steps(
         budget,
         num_examples=len(prepared.examples["train"]),
         batch_size=prepared.stage.batch_size,
         step_seconds=seconds,
+        step_flops=operations,
     )
-    say(
-        f"{prepared.stage.budget} are about {total} steps "
-        f"at {1 / seconds:.1f} steps a second, measured now"
-    )
+    say(f"{prepared.stage.budget} are about {total} steps {told}")
     # The clock is read at interval ends: twenty of them keep the overrun below 5 %.
     return {
         "total_steps": total,

@@ -247,7 +247,7 @@ def _steps(stage: Stage, num_examples: int) -> tuple[int | None, int]:
     new = stage.new_per_step
     epoch = budgets.steps_per_epoch(num_examples, new)
     interval = stage.interval or epoch
-    if budget.seconds is not None:
+    if budget.is_measured:
         return None, interval
     total = budgets.total_steps(budget, num_examples=num_examples, batch_size=new)
     return total, min(interval, total)

@@ -71,6 +71,8 @@ class Stage:
         cache_tolerance: How far features may lie from those in float32, in shares of
             the largest one, so that frozen layers run in the fastest precision that
             keeps it; with 0 they run in the declared one.
+        count_flops: Whether the operations of the training are counted for the report,
+            which takes a trace of the step.
     """
 
     name: str
@@ -100,6 +102,7 @@ class Stage:
     cache_views: int = 0
     cache_tolerance: float = 0.0
     grid: Grid | None = None
+    count_flops: bool = False
 
     @property
     def new_per_step(self) -> int:
@@ -128,7 +131,7 @@ class Prepared:
         rehearsed: Old rows that are mixed in, if any.
         probe: The probe of the representations, if any.
         seed: Seed of the initial values of adapters.
-        total_steps: Length of the stage; None for a budget of time, which is
+        total_steps: Length of the stage; None for a budget of time or FLOPs, which is
             measured when the stage starts.
         interval: Steps between validations.
     """

@@ -18,7 +18,7 @@ from tflearn.training import layer_rates
 from tflearn.training.features.grid import Candidate
 from tflearn.training.features.plan import Plan
 from tflearn.training.preparation import reseeded
-from tflearn.training.stage import Prepared
+from tflearn.training.stage import Prepared, Stage
 
 
 def check(prepared: Prepared, planned: Plan | str) -> None:
@@ -62,24 +62,36 @@ def with_optimizer(prepared: Prepared, candidate: Candidate) -> Prepared:
     Raises:
         ConfigError: The stage's factory does not take them.
     """
+    stage = tuned(prepared.stage, candidate, what="the grid")
+    return dataclasses.replace(prepared, stage=stage)
+
+
+def tuned(stage: Stage, candidate: Candidate, *, what: str) -> Stage:
+    """Returns a declared stage whose optimizer has the rate and decay of a candidate.
+
+    Args:
+        stage: The declaration.
+        candidate: What the optimizer's factory is called with.
+        what: Who varies them, for the message.
+
+    Raises:
+        ConfigError: The stage's factory does not take them.
+    """
     values = {
         "learning_rate": candidate.rate,
         "weight_decay": candidate.weight_decay,
     }
     options = {name: x for name, x in values.items() if x is not None}
-    factory: Callable[..., Any] = prepared.stage.optimizer
+    factory: Callable[..., Any] = stage.optimizer
     taken = inspect.signature(factory).parameters
     for name in options:
         if name not in taken:
             raise ConfigError(
-                "the optimizer does not take what the grid varies",
+                f"the optimizer does not take what {what} varies",
                 received=f"{name}, for a factory of {', '.join(taken)}",
                 fix="use optimizers.adamw or a Keras optimizer",
             )
-    stage = dataclasses.replace(
-        prepared.stage, optimizer=functools.partial(factory, **options)
-    )
-    return dataclasses.replace(prepared, stage=stage)
+    return dataclasses.replace(stage, optimizer=functools.partial(factory, **options))
 
 
 def make_optimizer(

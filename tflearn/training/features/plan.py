@@ -170,7 +170,8 @@ def _reason(prepared: Prepared) -> str:
         "old examples are rehearsed": prepared.rehearsed is not None,
         "the network has outputs that only training has": network.model
         is not network.deployed,
-        "a budget of time is counted in live steps": prepared.total_steps is None,
+        "a budget of time or FLOPs is counted in live steps": prepared.total_steps
+        is None,
         "the run has several processes": processes.count() > 1,
         "the run has several devices of TensorFlow": tf_strategy.replicas() > 1,
     }
