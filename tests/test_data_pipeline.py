@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import pathlib
 import pickle
+import sys
 from collections.abc import Sequence
 from typing import Any
 
@@ -332,6 +333,31 @@ def test_a_stream_seeks_and_ends() -> None:
     streamed = list(pipeline.stream(batches, start_step=300, num_steps=9))
     assert len(streamed) == 9
     assert all(_same(streamed[i], batches[300 + i]) for i in range(9))
+
+
+@pytest.mark.parametrize("balance", ["none", "sampling"])
+def test_going_on_at_step_1_000_000_costs_what_it_costs_at_step_10(balance) -> None:
+    calls: dict[int, int] = {}
+
+    def first_of(step: int) -> None:
+        # As in a new process: nothing is kept of other steps.
+        _, batches, _ = _prepare(_text_data(balance=balance), Words())
+        stream = pipeline.stream(batches, start_step=step, num_steps=9)
+        calls[step] = 0
+
+        def count(frame: Any, event: str, argument: Any) -> None:
+            calls[step] += event.endswith("call")
+
+        sys.setprofile(count)
+        try:
+            next(iter(stream))
+        finally:
+            sys.setprofile(None)
+
+    # The first one imports what all need.
+    for step in (0, 10, 1_000_000):
+        first_of(step)
+    assert calls[1_000_000] <= 1.1 * calls[10] + 20
 
 
 def test_a_stream_can_be_left_and_gone_on_with() -> None:
