@@ -15,6 +15,7 @@ PACKAGE = ROOT / "tflearn"
 FLOORS = (
     "run",
     "commands",
+    "planning",
     "comparison",
     "experiment",
     "reports",

@@ -19,6 +19,7 @@ from tflearn.commands import topology as commands_topology
 from tflearn.commands.arguments import Arguments
 from tflearn.distribution import Distribution, ahead, hlo, layouts, topology, work
 from tflearn.distribution.hlo import Traffic
+from tflearn.planning import programs
 from tflearn.support.errors import ConfigError, RunError
 
 ROOT = pathlib.Path(__file__).parents[1]
@@ -379,7 +380,7 @@ def too_large(monkeypatch):
             return COMPILES
 
         monkeypatch.setattr(commands_topology, "_compile", compile_or_fail)
-        monkeypatch.setattr(commands_topology, "_largest_batch", lambda prepared: ())
+        monkeypatch.setattr(programs, "largest_batch", lambda prepared: ())
         monkeypatch.setattr(commands_topology, "_apply", lambda prepared: None)
         stage = types.SimpleNamespace(name="tune", batch_size=64)
         prepared: Any = types.SimpleNamespace(stage=stage)

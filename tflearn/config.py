@@ -31,7 +31,8 @@ from tflearn.support.errors import ConfigError, TflearnError
 _EXPERIMENT = "tflearn.experiment.Experiment"
 _COMPARISON = "tflearn.comparison.declaration.Comparison"
 _RANKING = "tflearn.commands.rank.Ranking"
-_ROOTS = (_EXPERIMENT, _COMPARISON, _RANKING)
+_PLAN = "tflearn.commands.plan.Plan"
+_ROOTS = (_EXPERIMENT, _COMPARISON, _RANKING, _PLAN)
 # What gin adds to the message of an exception that passes a call of its own.
 _TRAIL = re.compile(r"\n  (?:No values supplied|In call to configurable '(\w+)')")
 _MISSING = re.compile(r".* missing \d+ required ")
@@ -97,6 +98,10 @@ class Declaration:
     def ranking(self) -> Any:
         """Makes the declared `Ranking`, or the default one."""
         return self._make(_RANKING)
+
+    def plan(self) -> Any:
+        """Makes the declared `Plan`, or the default one."""
+        return self._make(_PLAN)
 
     def with_bindings(self, bindings: Sequence[str]) -> Declaration:
         """Returns this declaration with others put over it, as on the command line.

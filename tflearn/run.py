@@ -63,7 +63,12 @@ MODES: Mapping[str, Mode] = MappingProxyType(
             ),
         ),
         "check": Mode(("--gin_file",), (*_DECLARED, "--topology")),
-        "compare": Mode(("--gin_file",), (*_DECLARED, "--output_dir", "--only")),
+        "plan": Mode(
+            ("--gin_file",), (*_DECLARED, "--output_dir", "--hardware", "--regimes")
+        ),
+        "compare": Mode(
+            (), ("--gin_file", *_DECLARED, "--output_dir", "--only", "--beside")
+        ),
         "rank": Mode(("--gin_file",), (*_DECLARED, "--output_dir")),
         "inspect": Mode(("--run_dir",)),
         "resume_test": Mode(("--gin_file",), (*_DECLARED, "--output_dir", "--steps")),
@@ -165,11 +170,18 @@ def parse(flags: Sequence[str]) -> Arguments:
         processes=given.processes,
         process_id=given.process_id,
         topology=given.topology,
+        hardware=_names(given.hardware),
+        regimes=_names(given.regimes),
         steps=given.steps,
         allow=tuple(given.allow or ()),
         only=given.only,
+        beside=tuple(given.beside or ()),
         debug=given.debug,
     )
+
+
+def _names(given: str | None) -> tuple[str, ...]:
+    return tuple(x.strip() for x in (given or "").split(",") if x.strip())
 
 
 def _check_folders(given: argparse.Namespace) -> None:
@@ -214,6 +226,9 @@ def _parser() -> argparse.ArgumentParser:
     add("--processes", help="how many processes there are")
     add("--process_id", help="which one this is, from 0")
     add("--topology", help="for check: compile for a TPU slice, such as v5e:2x4")
+    add("--hardware", help="for plan: here (default), a100-80gb:8, v5e:2x4, ...")
+    add("--regimes", help="for plan: only these, such as frozen,lora")
+    add("--beside", action="append", help="for compare: a comparison's folder; twice")
     add("--only", help="for compare: run these arms alone, such as frozen,full")
     add("--backend", help="jax or tensorflow (default: KERAS_BACKEND, else jax)")
     add("--debug", action="store_true", help="show tracebacks and all log lines")
@@ -244,11 +259,25 @@ def _check_flags(given: argparse.Namespace) -> None:
             "--mode=train needs --gin_file, or --run_dir for a run to update",
             fix=f"--gin_file={_EXAMPLES['--gin_file']}",
         )
+    if given.mode == "compare":
+        _check_compare(given)
     for flag in mode.required:
         if flag not in present:
             raise ConfigError(
                 f"--mode={given.mode} needs {flag}", fix=f"{flag}={_EXAMPLES[flag]}"
             )
+
+
+def _check_compare(given: argparse.Namespace) -> None:
+    if bool(given.gin_file) == bool(given.beside):
+        raise ConfigError(
+            "--mode=compare needs --gin_file, or --beside for finished comparisons",
+            fix=f"--gin_file={_EXAMPLES['--gin_file']}",
+        )
+    if given.beside and not given.output_dir:
+        raise ConfigError(
+            "--mode=compare --beside needs --output_dir", fix="--output_dir=runs/beside"
+        )
 
 
 def _resolve_backend(flag: str | None) -> str:

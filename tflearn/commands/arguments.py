@@ -30,10 +30,13 @@ class Arguments:
         processes: How many there are, as given.
         process_id: Which one this is, from 0, as given.
         topology: For `check`, the TPU slice to compile for, such as `v5e:2x4`.
+        hardware: For `plan`, names of hardware; none: as declared.
+        regimes: For `plan`, the regimes that are planned; none: all.
         steps: For `resume_test`, after how many steps of a stage it is killed, as
             given.
         allow: What may have changed since the run began: `data`, `versions`.
         only: For `compare`, the arms to run, separated by commas; without the report.
+        beside: For `compare`, folders of comparisons to lay side by side.
         debug: Whether errors show where in the code they arose.
     """
 
@@ -57,7 +60,10 @@ class Arguments:
     processes: str | None = None
     process_id: str | None = None
     topology: str | None = None
+    hardware: tuple[str, ...] = ()
+    regimes: tuple[str, ...] = ()
     steps: str | None = None
     allow: tuple[str, ...] = ()
     only: str | None = None
+    beside: tuple[str, ...] = ()
     debug: bool = False

@@ -10,23 +10,19 @@ import dataclasses
 from collections.abc import Iterator
 from typing import Any
 
-import keras
-import numpy as np
 import rich.table
 
 from tflearn import config, experiment
 from tflearn.commands.arguments import Arguments
 from tflearn.distribution import Distribution, ahead, layouts, topology
 from tflearn.distribution.ahead import Compiled, OutOfMemory
+from tflearn.planning import programs
 from tflearn.support.console import console, say
 from tflearn.support.errors import ConfigError, RunError
 from tflearn.support.tensorflow import hidden_tensorflow
 from tflearn.support.units import bytes_text
-from tflearn.training import course, placement
 from tflearn.training.stage import Prepared
 
-#: How many batches are looked at for the longest texts among them.
-_LOOKED_AT = 32
 #: How many smaller batches are tried where one does not fit.
 _TRIED = 4
 
@@ -148,7 +144,7 @@ def _compile_stage(
     prepared: Prepared, target: Distribution, wanted: topology.Slice
 ) -> Result:
     variant = Variant(kind=target.kind, batch_size=prepared.stage.batch_size)
-    batch = _largest_batch(prepared)
+    batch = programs.largest_batch(prepared)
     _apply(prepared)
     try:
         compiled = _compile(prepared, target, wanted, batch, variant)
@@ -177,53 +173,20 @@ def _compile(
     variant: Variant,
 ) -> Compiled:
     """Enters the largest phase of a stage and compiles its train step."""
-    steps = prepared.total_steps or 1000
-    legs = course.plan(prepared, steps)
-    leg = max(legs, key=lambda leg: leg.census.trainable)
     target = _with_kind(target, variant.kind)
-    axes = layouts.axis_sizes(target, wanted.chips)
-    course.apply(prepared, leg.span.regime)
-    model: Any = prepared.network.model
-    variables = placement.variables(model)
-    plan = layouts.plan(
-        placement.shapes(model), distribution=target, axes=axes, strict=False
-    )
-    mesh = topology.mesh(wanted, axes)
-    with ahead.planned(variables, plan):
-        course.enter(prepared, leg, None, total_steps=steps)
-        # `fit` does this before its first step; it makes the metrics' variables.
-        model._symbolic_build(data_batch=batch)
-        state = tuple(
-            [ahead.abstract(variable, mesh) for variable in group]
-            for group in (
-                model.trainable_variables,
-                model.non_trainable_variables,
-                model.optimizer.variables,
-                model.metrics_variables,
-            )
-        )
-        data = ahead.abstract_batch(batch, mesh, size=variant.batch_size)
-        return ahead.compile_step(model, state, data)
+    mesh = topology.mesh(wanted, layouts.axis_sizes(target, wanted.chips))
+    with programs.entered(
+        prepared, distribution=target, mesh=mesh, cached=False
+    ) as entered:
+        return entered.load_step(batch, batch_size=variant.batch_size)[0]
 
 
 def _with_kind(target: Distribution, kind: str) -> Distribution:
     return target if kind == target.kind else Distribution(kind=kind)
 
 
-def _largest_batch(prepared: Prepared) -> Any:
-    """Returns the largest of the first batches: texts of a batch differ in length."""
-    varies = prepared.batches.examples.lengths is not None
-    steps = range(_LOOKED_AT if varies else 1)
-    batches = [prepared.batches[step] for step in steps]
-    return max(batches, key=lambda batch: sum(x.size for x in _arrays(batch)))
-
-
-def _arrays(batch: Any) -> list[np.ndarray]:
-    return [np.asarray(x) for x in keras.tree.flatten(batch)]
-
-
 def _shapes(batch: Any) -> str:
-    found = (f"{x.dtype} {x.shape}" for x in _arrays(batch))
+    found = (f"{x.dtype} {x.shape}" for x in programs.arrays(batch))
     return ", ".join(dict.fromkeys(found))
 
 

@@ -11,7 +11,7 @@ import dataclasses
 import math
 import re
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import keras
@@ -192,15 +192,64 @@ def compile_step(model: keras.Model, state: Any, batch: Any) -> Compiled:
     Raises:
         OutOfMemory: It does not fit.
     """
+    return load_step(model, state, batch)[0]
+
+
+def load_step(
+    model: keras.Model, state: Any, batch: Any
+) -> tuple[Compiled, Callable[..., Any]]:
+    """Compiles the train step as `compile_step` does, to run it too.
+
+    Args:
+        model: The model, compiled and built.
+        state: Stands for trainable, other, optimizer and metrics variables.
+        batch: Stands for a batch.
+
+    Returns:
+        What the step takes, and the step: it takes state and batch, which it
+        overwrites, and returns logs and state.
+
+    Raises:
+        OutOfMemory: It does not fit.
+    """
+    return load(_step(model, state), (state, batch), devices=_devices(state))
+
+
+def step_flops(model: keras.Model, state: Any, batch: Any) -> float:
+    """Counts the products of the train step without compiling it.
+
+    Args:
+        model: The model, compiled and built.
+        state: Stands for its variables.
+        batch: Stands for a batch.
+
+    Returns:
+        Floating-point operations, of all devices together.
+    """
+    traced = _step(model, state).trace(state, batch)
+    return work.product_flops(traced.jaxpr.jaxpr)
+
+
+def load(
+    function: Any, arguments: Sequence[Any], *, devices: int = 1
+) -> tuple[Compiled, Callable[..., Any]]:
+    """Compiles a function, to know what it takes and to run it.
+
+    Args:
+        function: What `jax.jit` returned.
+        arguments: What stands for its arguments.
+        devices: How many share its products.
+
+    Returns:
+        What it takes on each device, and the compiled function.
+
+    Raises:
+        OutOfMemory: It does not fit.
+    """
     import jax
 
-    shardings = jax.tree.map(lambda x: x.sharding, state)
-    trainer: Any = model
-    step = jax.jit(
-        trainer.train_step, donate_argnums=0, out_shardings=(None, shardings)
-    )
     started = time.perf_counter()
-    traced = step.trace(state, batch)
+    traced = function.trace(*arguments)
     lowered = traced.lower()
     try:
         compiled = lowered.compile()
@@ -211,15 +260,26 @@ def compile_step(model: keras.Model, state: Any, batch: Any) -> Compiled:
     # Any, because JAX allows for devices that know neither.
     memory: Any = compiled.memory_analysis()
     cost = compiled.cost_analysis()
-    return Compiled(
+    found = Compiled(
         argument_bytes=memory.argument_size_in_bytes,
         temporary_bytes=memory.temp_size_in_bytes,
         output_bytes=memory.output_size_in_bytes - memory.alias_size_in_bytes,
         code_bytes=memory.generated_code_size_in_bytes,
         flops=float((cost or {}).get("flops", 0.0)),
-        product_flops=work.product_flops(traced.jaxpr.jaxpr) / _devices(state),
+        product_flops=work.product_flops(traced.jaxpr.jaxpr) / devices,
         collectives=hlo.collectives(compiled.as_text() or ""),
         seconds=time.perf_counter() - started,
+    )
+    return found, compiled
+
+
+def _step(model: keras.Model, state: Any) -> Any:
+    import jax
+
+    shardings = jax.tree.map(lambda x: x.sharding, state)
+    trainer: Any = model
+    return jax.jit(
+        trainer.train_step, donate_argnums=0, out_shardings=(None, shardings)
     )
 
 

@@ -129,6 +129,11 @@ def _check_grid(found: Slice) -> None:
         )
 
 
+def examples(kind: str) -> tuple[str, ...]:
+    """Returns names of slices of a kind of chip, the smallest first."""
+    return _EXAMPLES[kind]
+
+
 def prepare() -> None:
     """Keeps JAX on the host's CPU and lets the compiler of TPUs be loaded.
 

@@ -1,0 +1,1 @@
+"""What a run will take, told by compilers, counts and a few measured steps."""

@@ -1,0 +1,244 @@
+"""How long a stage takes: measured on this machine, at best on other hardware."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+
+from tflearn.distribution.ahead import Compiled
+from tflearn.distribution.hardware import Hardware
+from tflearn.planning import calibration, memory, programs
+from tflearn.planning.programs import Entered, Shape
+from tflearn.reports.plan import Figure
+from tflearn.training import budgets
+from tflearn.training.features import passes
+
+_HERE, _PEAK = "measured here", "documented peak"
+#: Splits that are measured when a stage ends.
+_MEASURED = ("validation", "test")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Forward:
+    """A program that runs layers in inference mode.
+
+    Args:
+        model: The layers.
+        compiled: What it takes.
+        run: The program.
+        variables: What it is called with before the inputs.
+        inputs: A batch.
+        batches: How many such batches the run goes through.
+        lengths: Different lengths among them: each is compiled.
+    """
+
+    model: Any
+    compiled: Compiled
+    run: Callable[..., Any]
+    variables: Any
+    inputs: Any
+    batches: float
+    lengths: int
+
+    def seconds(self, entered: Entered) -> float:
+        """Measures how long all batches take."""
+        one = calibration.forward_seconds(
+            entered, self.run, self.variables, self.inputs
+        )
+        return self.batches * one
+
+
+def frozen_layers(entered: Entered) -> Forward | None:
+    """Compiles what is computed once; None where nothing is."""
+    if entered.gathered is None:
+        return None
+    planned, whole = entered.gathered.planned, entered.whole
+    splits = {x: whole.examples[x] for x in entered.gathered.splits}
+    size = whole.stage.eval_batch_size
+    fits = passes.fitting(list(splits.values()), size)
+    batches, longest, lengths = 0.0, None, set()
+    for split, examples in splits.items():
+        found = list(passes.passes(examples, size, fits))
+        longest = fits[-1] if fits else None
+        lengths |= {length for _, length in found}
+        times = planned.views if split == "train" else 1
+        batches += times * sum((length or 1) / (longest or 1) for _, length in found)
+    train = splits["train"]
+    inputs = train.batch(np.zeros(min(size, len(train)), np.int64), length=longest)
+    return _forward(entered, planned.prefix, inputs, batches, len(lengths))
+
+
+def evaluation(entered: Entered) -> Forward | None:
+    """Compiles the evaluation; None for objectives that make their own targets."""
+    trained = entered.trained
+    if trained.pretext is not None:
+        return None
+    validations = math.ceil((trained.total_steps or 1) / trained.interval)
+    chosen: Any = None
+    batches = 0.0
+    for split in _MEASURED:
+        if split not in trained.examples:
+            continue
+        inputs, worth = programs.evaluated(trained, split)
+        batches += worth * (1 + (validations if split == "validation" else 0))
+        if chosen is None or programs.elements(inputs) > programs.elements(chosen):
+            chosen = inputs
+    if chosen is None:
+        return None
+    return _forward(entered, trained.network.deployed, chosen, batches, 1)
+
+
+def _forward(
+    entered: Entered, model: Any, inputs: Any, batches: float, lengths: int
+) -> Forward:
+    compiled, run, variables = entered.load_forward(model, inputs)
+    return Forward(
+        model=model,
+        compiled=compiled,
+        run=run,
+        variables=variables,
+        inputs=inputs,
+        batches=batches,
+        lengths=lengths,
+    )
+
+
+def counted(
+    entered: Entered,
+    shapes: Sequence[Shape],
+    *,
+    step: Compiled | None = None,
+    once: Forward | None = None,
+) -> tuple[dict[str, Figure], list[float]]:
+    """Counts the operations of training.
+
+    Args:
+        entered: The stage.
+        shapes: Shapes of its batches.
+        step: The step of the largest, if it could be compiled.
+        once: What is computed once.
+
+    Returns:
+        Figures, and the operations of a step by shape.
+    """
+    devices = entered.mesh.size
+    largest = None if step is None else step.product_flops * devices
+    by_shape = calibration.step_flops(entered, shapes, largest=largest)
+    each = sum(x.share * flops for x, flops in zip(shapes, by_shape, strict=True))
+    found = {"flops_per_step": each}
+    steps, budget = entered.whole.total_steps, budgets.parse(entered.whole.stage.budget)
+    if budget.unit == "flops":
+        found |= {"steps": math.ceil(budget.amount / each), "flops": budget.amount}
+    elif steps is not None:
+        before = 0.0
+        if once is not None:
+            before = once.batches * once.compiled.product_flops * devices
+        found |= {"steps": steps, "flops": steps * each + before}
+    return {k: Figure(float(v), "counted") for k, v in found.items()}, by_shape
+
+
+def here(
+    entered: Entered,
+    shapes: Sequence[Shape],
+    by_shape: Sequence[float],
+    *,
+    largest: tuple[Compiled, Callable[..., Any]],
+    once: Forward | None,
+    evaluated: Forward | None,
+) -> dict[str, Figure]:
+    """Measures the programs of a stage on this machine.
+
+    Args:
+        entered: The stage.
+        shapes: Shapes of its batches, the smallest first.
+        by_shape: Operations of a step by shape.
+        largest: The step compiled for the largest.
+        once: What is computed once.
+        evaluated: The evaluation.
+
+    Returns:
+        Figures of time.
+    """
+    compiled, step = largest
+    seconds = [calibration.step_seconds(entered, step, shapes[-1].batch)]
+    known = [by_shape[-1]]
+    if len(shapes) > 1:
+        _, small = entered.load_step(shapes[0].batch)
+        first = calibration.step_seconds(entered, small, shapes[0].batch)
+        seconds, known = [first, *seconds], [by_shape[0], *known]
+    each = calibration.between(known, seconds, by_shape)
+    found = {
+        "step_seconds": sum(x.share * s for x, s in zip(shapes, each, strict=True)),
+        "compile_seconds": compiled.seconds * len(shapes),
+    }
+    for name, forward in (("cache_seconds", once), ("evaluation_seconds", evaluated)):
+        if forward is not None:
+            found[name] = forward.seconds(entered)
+            found["compile_seconds"] += forward.compiled.seconds * forward.lengths
+    return {name: Figure(value, _HERE) for name, value in found.items()}
+
+
+def away(
+    entered: Entered,
+    hardware: Hardware,
+    *,
+    flops: float,
+    step: Compiled,
+    dtype: str,
+) -> dict[str, Figure]:
+    """Says how long a step takes at best where nothing could be measured.
+
+    Args:
+        entered: The stage.
+        hardware: The hardware.
+        flops: Operations of a step, of all devices together.
+        step: The step as compiled for a device.
+        dtype: Type of the products.
+    """
+    trainable, _, slots, _ = entered.groups
+    # Everything is read once, and what training changes is written.
+    written = memory.held_bytes([*trainable, *slots], entered.mesh)
+    least = hardware.least_seconds(
+        flops=flops / hardware.devices,
+        num_bytes=step.argument_bytes + written,
+        traffic=step.collectives,
+        dtype=dtype,
+    )
+    return {} if least is None else {"step_seconds": Figure(least, _PEAK)}
+
+
+def totals(
+    entered: Entered, found: dict[str, Figure], hardware: Hardware
+) -> dict[str, Figure]:
+    """Adds up the run: its time, device-hours, energy and cost.
+
+    Args:
+        entered: The stage.
+        found: The figures so far.
+        hardware: The hardware.
+    """
+    step = found.get("step_seconds")
+    if step is None:
+        return {}
+    more: dict[str, Figure] = {}
+    limit = budgets.parse(entered.whole.stage.budget).seconds
+    names = ("cache_seconds", "evaluation_seconds", "compile_seconds")
+    around = sum(found[name].value for name in names if name in found)
+    if limit is not None:
+        more["steps"] = Figure(math.ceil(limit / step.value), step.origin)
+        more["run_seconds"] = Figure(limit, "declared")
+    else:
+        seconds = found["steps"].value * step.value + around
+        more["run_seconds"] = Figure(seconds, step.origin)
+    run = more["run_seconds"]
+    hours = run.value / 3600 * hardware.devices
+    more["device_hours"] = Figure(hours, run.origin)
+    if hardware.tdp_watts is not None:
+        more["kilowatt_hours"] = Figure(hours * hardware.tdp_watts / 1e3, _PEAK)
+    if hardware.price_per_hour is not None:
+        more["cost"] = Figure(hours * hardware.price_per_hour, run.origin)
+    return more
