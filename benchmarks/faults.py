@@ -299,9 +299,7 @@ def main() -> None:
             "backend": flags.backend,
             "versions": environment.versions(),
             "hardware": environment.hardware(),
-            "experiments": {
-                name: dataclasses.asdict(tally) for name, tally in tallies.items()
-            },
+            "experiments": {name: vars(tally) for name, tally in tallies.items()},
         }
         pathlib.Path(flags.json).write_text(json.dumps(found, indent=2) + "\n")
     failed = any(tally.lost or tally.different for tally in tallies.values())
