@@ -48,6 +48,7 @@ if os.environ["KERAS_BACKEND"] == "tensorflow":
     collect_ignore += [
         "test_architecture.py",
         "test_budgets.py",
+        "test_comparison.py",
         "test_config.py",
         "test_data_errors.py",
         "test_data_generated.py",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import pathlib
+import shutil
 from collections.abc import Sequence
 
 import keras
@@ -177,7 +178,9 @@ def run(
         shared = run_shared(point, seed=seed)
         run_directory.write_start(folder, declared)
         storage.copy_tree(shared / "stages", folder / "stages")
-    return _run(whole, folder)
+    found = _run(whole, folder)
+    _lighten(folder, weights=False, model=not is_trial)
+    return found
 
 
 def run_shared(point: Point, *, seed: int) -> pathlib.Path:
@@ -225,6 +228,25 @@ def _run_stages(whole: Experiment, folder: pathlib.Path, declared: _Declared) ->
     if not run_directory.is_finished(folder, declared):
         say(f"{declared.text.splitlines()[0].removeprefix('# ')}")
         _run(dataclasses.replace(whole, declaration=declared), folder)
+        _lighten(folder, weights=True, model=False)
+
+
+def _lighten(folder: pathlib.Path, *, weights: bool, model: bool) -> None:
+    """Deletes what a finished run needs no more: there are many, with optimizers.
+
+    Args:
+        folder: The run directory.
+        weights: Whether later stages start from the weights that its stages end with.
+        model: Whether its model stays.
+    """
+    if storage.is_copy(folder):
+        return
+    names = ("checkpoints", "best", "soup", *(() if weights else ("end",)))
+    for stage in (folder / "stages").iterdir():
+        for name in names:
+            shutil.rmtree(stage / name, ignore_errors=True)
+    if not model:
+        shutil.rmtree(folder / "model", ignore_errors=True)
 
 
 def _run(whole: Experiment, folder: pathlib.Path) -> Report:

@@ -160,6 +160,8 @@ def execute(
         cached, agree = short.finish(prepared) if short else ({}, False)
         cached |= {"grid": tried} if tried else {}
         notes += search.describe(prepared, tried)
+        counted, why = flops.of_training(prepared, run.trained, steps=state.step)
+        notes += [why] if why else []
     return Outcome(
         state=state,
         proof=regimes.check_unchanged(model, never, frozen),
@@ -167,9 +169,7 @@ def execute(
         notes=tuple(notes),
         cache=cached,
         measured=run.trained if agree else prepared,
-        flops=flops.of_training(prepared, run.trained, steps=state.step)
-        if stage.count_flops
-        else None,
+        flops=counted,
     )
 
 

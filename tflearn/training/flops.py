@@ -15,6 +15,7 @@ import numpy as np
 
 from tflearn.data import pipeline
 from tflearn.distribution import tf_work, work
+from tflearn.support.errors import ConfigError
 from tflearn.training.stage import Prepared
 
 #: Steps whose batches are looked at, since texts differ in length.
@@ -76,8 +77,10 @@ def of_stage(prepared: Prepared) -> float:
     return _of_batches(prepared.network.model, prepared.batches)
 
 
-def of_training(prepared: Prepared, trained: Prepared, *, steps: int) -> float:
-    """Counts the operations of a whole stage.
+def of_training(
+    prepared: Prepared, trained: Prepared, *, steps: int
+) -> tuple[float | None, str]:
+    """Counts the operations of a whole stage, if its declaration asks for that.
 
     Args:
         prepared: The stage, compiled.
@@ -86,8 +89,19 @@ def of_training(prepared: Prepared, trained: Prepared, *, steps: int) -> float:
         steps: Steps it trained.
 
     Returns:
-        Operations; those of the features of the training examples count once.
+        Operations; those of the features of the training examples count once. Where
+        they cannot be counted None, and why.
     """
+    if not prepared.stage.count_flops:
+        return None, ""
+    try:
+        return _of_training(prepared, trained, steps), ""
+    except ConfigError as error:
+        # What was trained is not lost for a figure of the report.
+        return None, str(error)
+
+
+def _of_training(prepared: Prepared, trained: Prepared, steps: int) -> float:
     each = of_stage(trained)
     if trained.network.model is prepared.network.model:
         return steps * each
