@@ -14,7 +14,7 @@ from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 
 from tflearn.commands.arguments import Arguments
-from tflearn.support import compiled, secrets, system
+from tflearn.support import absence, compiled, secrets, system
 from tflearn.support.declarations import permissions
 from tflearn.support.errors import ConfigError, TflearnError, nearest
 
@@ -109,6 +109,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         _choose_backend(arguments.backend)
         _quieten(debug)
         # Only now may Keras be imported.
+        absence.import_keras()
         command = importlib.import_module(f"tflearn.commands.{arguments.mode}")
         return command.main(arguments)
     except KeyboardInterrupt:

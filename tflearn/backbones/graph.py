@@ -147,7 +147,8 @@ def has_default_name(layer: keras.Layer) -> bool:
     Args:
         layer: Any layer; one that was given such a name on purpose counts too.
     """
-    return re.fullmatch(rf"{_default_name(layer)}(_\d+)?", layer.name) is not None
+    base, _, number = layer.name.partition(_default_name(layer))
+    return not base and (not number or (number[0] == "_" and number[1:].isdecimal()))
 
 
 def _collect(

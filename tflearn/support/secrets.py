@@ -8,6 +8,7 @@ import re
 import sys
 import threading
 import traceback
+from collections.abc import Sequence
 from typing import Any
 
 #: What stands in the place of a secret.
@@ -63,7 +64,11 @@ def redact(text: str) -> str:
     >>> redact("gs://me:pw@host/a?token=abc&x=1")
     'gs://<redacted>@host/a?token=<redacted>&x=1'
     """
-    for value in _values():
+    return _redact(text, _values())
+
+
+def _redact(text: str, values: Sequence[str]) -> str:
+    for value in values:
         text = text.replace(value, MARK)
     text = _USER.sub(rf"\g<1>{MARK}@", text) if "@" in text else text
     text = _QUERY.sub(rf"\g<1>{MARK}", text) if "=" in text else text
@@ -79,12 +84,20 @@ def redact_all(value: Any) -> Any:
     Args:
         value: What JSON knows.
     """
+    # Looked up once: a report holds thousands of texts.
+    return _redact_all(value, _values())
+
+
+def _redact_all(value: Any, values: Sequence[str]) -> Any:
     if isinstance(value, str):
-        return redact(value)
+        return _redact(value, values)
     if isinstance(value, dict):
-        return {redact_all(key): redact_all(item) for key, item in value.items()}
+        return {
+            _redact_all(key, values): _redact_all(item, values)
+            for key, item in value.items()
+        }
     if isinstance(value, list | tuple):
-        return type(value)(map(redact_all, value))
+        return type(value)(_redact_all(item, values) for item in value)
     return value
 
 

@@ -9,38 +9,15 @@ hidden from them unless it is the backend or was imported already.
 from __future__ import annotations
 
 import contextlib
-import importlib.machinery
 import sys
 from collections.abc import Iterator
 from typing import Any
 
 import keras
 
-_HIDDEN = ("tensorflow", "tensorflow_text")
+from tflearn.support.absence import Absent
 
-
-class _Absent:
-    """Finds the hidden packages and fails to load them, as if they were broken off.
-
-    A None in `sys.modules` would hide them too, but Keras takes the mere presence of
-    the name there as a sign that TensorFlow is loaded; and a finder that raised would
-    break libraries that only ask whether TensorFlow is installed.
-    """
-
-    def find_spec(self, name: str, path: Any = None, target: Any = None) -> Any:
-        """Answers for the hidden packages and leaves all others to Python."""
-        hidden = name.split(".")[0] in _HIDDEN
-        return importlib.machinery.ModuleSpec(name, self) if hidden else None  # type: ignore
-
-    def create_module(self, spec: Any) -> None:
-        """Fails as the import of a package that is not installed does."""
-        raise ModuleNotFoundError(f"No module named '{spec.name}'", name=spec.name)
-
-    def exec_module(self, module: Any) -> None:
-        """Is never reached; Python asks for its presence."""
-
-
-_ABSENT: Any = _Absent()
+_ABSENT: Any = Absent("tensorflow", "tensorflow_text")
 
 
 @contextlib.contextmanager
