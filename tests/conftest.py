@@ -37,6 +37,7 @@ collect_ignore = [
     "distributed_cases.py",
     "fault_cases.py",
     "feature_cases.py",
+    "planted_cases.py",
     "process_cases.py",
     "safe_loading_cases.py",
     "tf_devices.py",

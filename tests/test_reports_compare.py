@@ -2,19 +2,29 @@
 
 from __future__ import annotations
 
+import csv
 import dataclasses
 import json
 import pathlib
+import shutil
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import pytest
 
-from tflearn.reports import comparison_page
-from tflearn.reports.compare import ArmResult, write_comparison
+from tflearn.reports import comparison_page, label_claims, pareto
+from tflearn.reports.compare import (
+    ArmResult,
+    LabelPoint,
+    read_comparison,
+    redraw,
+    write_comparison,
+)
+from tflearn.reports.side_by_side import write_side_by_side
 from tflearn.reports.verdict import judge
-from tflearn.support.errors import RunError
+from tflearn.run import main
+from tflearn.support.errors import ConfigError, RunError
 
 
 def arm(
@@ -112,7 +122,7 @@ def test_planted_ties_are_seldom_called(arms: int) -> None:
 
     Examples differ in how hard they are for all, runs in where their seed led them.
     """
-    rng, called, comparisons, examples = np.random.default_rng(0), 0, 1000, 300
+    rng, called, comparisons, examples = np.random.default_rng(0), 0, 300, 200
     for _ in range(comparisons):
         hard = 0.7 * rng.random(examples)
         weights = rng.multinomial(examples, np.ones(examples) / examples, size=200)
@@ -122,9 +132,28 @@ def test_planted_ties_are_seldom_called(arms: int) -> None:
             right = hard + 0.3 * rng.random((3, examples)) < skill
             values = right.mean(axis=1)
             resampled = right @ weights.T / examples
-            found.append(arm(name, *values, resampled=tuple(resampled)))
+            found.append(arm(name, *values, resampled=tuple(resampled), curves=()))
         called += judge(found).winner is not None
     assert called / comparisons <= 0.05
+
+
+@pytest.mark.parametrize("best", ["scratch", "frozen", "full"])
+def test_a_planted_winner_is_named(best: str) -> None:
+    """An arm that gets about 17 more of a hundred examples right is found."""
+    rng, named, comparisons, examples = np.random.default_rng(1), 0, 40, 400
+    for _ in range(comparisons):
+        hard = 0.7 * rng.random(examples)
+        weights = rng.multinomial(examples, np.ones(examples) / examples, size=200)
+        found = []
+        for name in ("scratch", "frozen", "full"):
+            skill = 0.7 + 0.12 * (name == best) + 0.01 * rng.normal(size=(3, 1))
+            right = hard + 0.3 * rng.random((3, examples)) < skill
+            resampled = tuple(right @ weights.T / examples)
+            found.append(arm(name, *right.mean(axis=1), resampled=resampled, curves=()))
+        winner = judge(found).winner
+        assert winner in (best, None)
+        named += winner == best
+    assert named / comparisons >= 0.95
 
 
 def test_files_are_written(tmp_path: pathlib.Path) -> None:
@@ -161,3 +190,272 @@ def test_arms_must_measure_one_thing(tmp_path: pathlib.Path) -> None:
 
 def test_the_note_says_what_an_interval_is() -> None:
     assert "the mean over the seeds" in comparison_page._INTERVAL_NOTE
+
+
+def point(labels: int, *values: float, width: float = 0.01) -> LabelPoint:
+    """An arm at fewer labels, on resamples of the same test examples."""
+    rng = np.random.default_rng(labels)
+    return LabelPoint(
+        labels=labels,
+        seeds=tuple(range(len(values))),
+        estimates=tuple({"value": value} for value in values),
+        resampled=value_resamples(values, width, rng),
+        seconds=(0.5,) * len(values),
+    )
+
+
+def rising(*ends: float) -> tuple[tuple[tuple[int, float], ...], ...]:
+    """A curve a seed that rises by `end` in the last quarter of its steps."""
+    return tuple(
+        tuple((step, 0.5 + end * max(0, step - 75) / 25) for step in range(5, 101, 5))
+        for end in ends
+    )
+
+
+class TestLabels:
+    """The order changes only if it is sure at the fewest and at the most labels."""
+
+    frozen = arm("frozen", 0.80, 0.81, 0.80, labels=900)
+    few = (point(30, 0.70, 0.71, 0.70), point(300, 0.79, 0.79, 0.80))
+
+    def full(self, *at_30: float) -> ArmResult:
+        points = (point(30, *at_30), point(300, 0.78, 0.77, 0.78))
+        return arm("full", 0.90, 0.91, 0.90, labels=900, points=points)
+
+    def judged(self, *at_30: float) -> str:
+        frozen = dataclasses.replace(self.frozen, points=self.few)
+        return judge([frozen, self.full(*at_30)]).text
+
+    def test_an_order_that_changes_is_told_with_its_span(self) -> None:
+        text = self.judged(0.50, 0.51, 0.50)
+        assert "With 30 labels frozen is better than full by 0.200 [" in text
+        assert "they change places between 300 and 900 labels (p = " in text
+
+    def test_what_is_unsure_at_one_end_is_not_shown(self) -> None:
+        text = self.judged(0.60, 0.75, 0.70)
+        assert "full and frozen change places between 300 and 900 labels, but" in text
+        assert "is not shown: it is not significant at both ends" in text
+
+    def test_arms_that_keep_their_order_do_not_change_places(self) -> None:
+        assert "no two arms are shown to change places" in self.judged(0.8, 0.81, 0.8)
+
+    def test_the_last_step_to_more_labels_is_judged_on_shared_examples(self) -> None:
+        text = self.judged(0.50, 0.51, 0.50)
+        assert "still brought 0.127 (full), so further labels would likely" in text
+
+    def test_arms_without_points_say_nothing_of_labels(self) -> None:
+        assert "labels" not in judge([arm("a", 0.5, 0.5), arm("b", 0.9, 0.9)]).text
+        assert label_claims.by_labels(self.frozen) == {}
+
+    def test_of_a_metric_that_falls_the_order_turns_round(self) -> None:
+        arms = [
+            dataclasses.replace(self.frozen, points=self.few),
+            self.full(0.5, 0.5, 0.5),
+        ]
+        (order,) = label_claims.orders(
+            [dataclasses.replace(x, lower_is_better=True) for x in arms]
+        )
+        assert order.crossing.first.better == "full" and order.between == (300, 900)
+
+
+class TestBudget:
+    def judged(self, **curves: Any) -> str:
+        values = {"full": 0.9, "frozen": 0.8}
+        return judge(
+            [arm(x, *[values[x]] * len(c), curves=c) for x, c in curves.items()]
+        ).text
+
+    def test_an_end_that_still_rises_is_told_with_its_rise(self) -> None:
+        text = self.judged(full=rising(0.039, 0.041), frozen=rising(0.0, 0.0))
+        assert "validation still improved by 0.040 (full), so more budget" in text
+        assert "change the order" not in text
+
+    def test_one_that_may_catch_up_is_told(self) -> None:
+        text = self.judged(full=rising(0.0, 0.0), frozen=rising(0.039, 0.041))
+        assert "would likely help frozen, which may change the order" in text
+
+    def test_a_flat_end_does_not_promise_anything(self) -> None:
+        text = self.judged(full=rising(0.02, -0.02), frozen=rising(0.01, -0.01))
+        assert "that more budget would help is not shown" in text
+
+    def test_one_seed_does_not_tell(self) -> None:
+        text = self.judged(full=rising(0.04), frozen=rising(0.0))
+        assert "+0.040 (full)" in text and "more than chance" in text
+
+    def test_a_loss_that_falls_improves(self) -> None:
+        curves = rising(-0.039, -0.041)
+        arms = [
+            arm(x, 0.5, 0.5, curves=curves, metric="loss", lower_is_better=True)
+            for x in ("a", "bb")
+        ]
+        assert "still improved by 0.040 (a) and 0.040 (bb)" in judge(arms).text
+
+
+def full_arms() -> list[ArmResult]:
+    """Two arms of which everything is known."""
+    known: dict[str, Any] = {
+        "drawn_from": ("accuracy abc 0 400",),
+        "labels": 900,
+        "peak_memory_bytes": 2**30,
+        "storage_bytes": 2**20,
+        "calibration": (0.03, 0.05),
+        "budget": "600 steps",
+        "spent": {"tuning": 200.0, "training": 400.0},
+        "worst_slice": {"slice": "length=40+", "value": 0.41, "count": 55},
+        "folders": ("a/0", "a/1"),
+    }
+    forgotten = {"source": "wiki", "before": 2.25, "after": 3.5, "metric": "perplexity"}
+    return [
+        arm(
+            *("frozen", 0.8, 0.81),
+            **known,
+            flops=(2e13, 2e13),
+            tuned={"learning_rate": 0.01},
+            points=(point(30, 0.7, 0.71),),
+        ),
+        arm(
+            *("full", 0.9, 0.91),
+            **known,
+            flops=(3.04e14, 3.04e14),
+            seconds=(9.0, 10.0),
+            forgetting=({**forgotten, "lower_is_better": True},),
+            points=(point(30, 0.5, 0.51),),
+        ),
+    ]
+
+
+@pytest.fixture(scope="module")
+def written(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
+    """A comparison of which everything is known."""
+    folder = tmp_path_factory.mktemp("written")
+    arms = full_arms()
+    # A resample of which the metric is undefined.
+    arms[0].resampled[0][3] = np.nan
+    write_comparison("all", arms, folder)
+    return folder
+
+
+class TestFiles:
+    def test_all_that_is_known_is_shown(self, written: pathlib.Path) -> None:
+        page = (written / "compare.html").read_text()
+        for told in ("3.04e14", "1.0 GiB", "1.0 MiB", "0.040", "length=40+", "0.410"):
+            assert f">{told}<" in page, told
+        for told in ("3.500", "learning_rate 0.01", "tuning 200, training 400"):
+            assert f">{told}<" in page, told
+        for name in ("compare", "pareto", "labels"):
+            assert (written / "plots" / f"{name}.png").stat().st_size > 1000
+            assert f'id="{name}-' in page
+        svg = (written / "plots" / "labels.svg").read_text()
+        assert "order changes" in svg and ">900<" in svg
+
+    def test_what_is_not_known_has_no_column(self, tmp_path: pathlib.Path) -> None:
+        write_comparison("few", [arm("a", 0.5, 0.6), arm("b", 0.9, 0.92)], tmp_path)
+        page = (tmp_path / "compare.html").read_text()
+        for column in ("FLOPs", "memory", "storage", "slice", "forgotten", "Budget"):
+            assert column not in page
+
+    def test_drawn_again_it_is_the_same(
+        self, written: pathlib.Path, tmp_path: pathlib.Path
+    ) -> None:
+        again = shutil.copytree(written, tmp_path / "again")
+        for name in ("compare.html", "compare.csv", "plots/compare.svg"):
+            (again / name).unlink()
+        redraw(again)
+        for path in written.rglob("*.*"):
+            copy = again / path.relative_to(written)
+            assert copy.read_bytes() == path.read_bytes(), path.name
+
+    def test_a_table_holds_all_points(self, written: pathlib.Path) -> None:
+        with (written / "compare.csv").open() as file:
+            rows = list(csv.DictReader(file))
+        assert len(rows) == 2 * (2 + 2 + 2 * 2)
+        last = [x for x in rows if x["arm"] == "full" and x["labels"] == "900"]
+        assert [x["value"] for x in last if not x["step"]] == ["0.9", "0.91"]
+        assert {x["flops"] for x in last if not x["step"]} == {"304000000000000.0"}
+        assert {x["split"] for x in rows if x["step"]} == {"validation"}
+
+    def test_what_is_no_comparison_is_refused(
+        self, written: pathlib.Path, tmp_path: pathlib.Path
+    ) -> None:
+        with pytest.raises(RunError, match="holds no comparison"):
+            read_comparison(tmp_path)
+        shutil.copy(written / "compare.json", tmp_path)
+        with pytest.raises(RunError, match="resamples of this comparison are missing"):
+            read_comparison(tmp_path)
+
+    def test_every_sentence_names_its_figures(self, written: pathlib.Path) -> None:
+        found = json.loads((written / "compare.json").read_text())
+        assert found["verdict"] == " ".join(x["sentence"] for x in found["claims"])
+        page = (written / "compare.html").read_text()
+        for place, claim in enumerate(found["claims"], start=1):
+            assert claim["rests_on"] in page
+            assert f'<li id="claim-{place}"' in page
+            assert f'href="#claim-{place}"' in page
+        (pair,) = found["pairs"]
+        figures = found["claims"][0]["figures"]
+        assert figures["full over frozen"]["p"] == pair["corrected"]
+
+
+class TestSideBySide:
+    def write(self, folder: pathlib.Path, *arms: ArmResult, drawn: str) -> pathlib.Path:
+        known = [dataclasses.replace(x, drawn_from=(drawn,)) for x in arms]
+        write_comparison(folder.name, known, folder)
+        return folder
+
+    def test_the_same_examples_are_judged_together(
+        self, tmp_path: pathlib.Path
+    ) -> None:
+        one = self.write(tmp_path / "one", arm("full", 0.9, 0.91), drawn="x")
+        two = self.write(tmp_path / "two", arm("full", 0.7, 0.71), drawn="x")
+        found = write_side_by_side([one, two], tmp_path / "both")
+        assert found["winner"] == "one: full" and len(found["pairs"]) == 1
+        assert [x["name"] for x in found["beside"]] == ["one", "two"]
+        assert "one: full" in (tmp_path / "both" / "compare.html").read_text()
+
+    def test_other_examples_are_not_judged_and_it_says_so(
+        self, tmp_path: pathlib.Path
+    ) -> None:
+        arms = [arm("full", 0.9, 0.91), arm("frozen", 0.7, 0.71)]
+        one = self.write(tmp_path / "one", *arms, drawn="x")
+        two = self.write(tmp_path / "two", *arms, drawn="y")
+        found = write_side_by_side([one, two], tmp_path / "both")
+        assert found["winner"] is None and len(found["pairs"]) == 2
+        assert "one and two were not tested on the same examples" in found["verdict"]
+        assert "two: full is best" in found["verdict"]
+
+    def test_unequal_terms_are_told(self, tmp_path: pathlib.Path) -> None:
+        one = self.write(tmp_path / "one", arm("a", 0.9, budget="600 steps"), drawn="x")
+        two = self.write(tmp_path / "two", arm("a", 0.8, budget="9 steps"), drawn="x")
+        (note,) = write_side_by_side([one, two], tmp_path / "both")["notes"]
+        assert "not on equal terms in budget (one: 600 steps; two: 9 steps)" in note
+
+    def test_one_folder_is_no_pair_and_none_is_overwritten(
+        self, tmp_path: pathlib.Path
+    ) -> None:
+        one = self.write(tmp_path / "one", arm("a", 0.9), drawn="x")
+        two = self.write(tmp_path / "two", arm("a", 0.9), drawn="x")
+        with pytest.raises(ConfigError, match="at least two different folders"):
+            write_side_by_side([one, one], tmp_path / "both")
+        with pytest.raises(ConfigError, match="overwrite one of the comparisons"):
+            write_side_by_side([one, two], two)
+
+
+def test_comparisons_are_laid_side_by_side_from_the_command_line(
+    tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name, value in (("one", 0.9), ("two", 0.7)):
+        write_comparison(name, [arm("full", value, value)], tmp_path / name)
+    flags = [f"--beside={tmp_path / name}" for name in ("one", "two")]
+    assert main(["--mode=compare", *flags]) == 2
+    assert "--beside needs --output_dir" in capsys.readouterr().err
+    assert main(["--mode=compare"]) == 2
+    assert "needs --gin_file, or --beside" in capsys.readouterr().err
+    assert main(["--mode=compare", *flags, f"--output_dir={tmp_path / 'b'}"]) == 0
+    assert "were not tested on the same examples" in capsys.readouterr().out
+    assert (tmp_path / "b" / "compare.html").is_file()
+
+
+def test_names_in_a_figure_are_moved_apart() -> None:
+    heights = pareto.spread(np.array([0.1, 0.5, 0.51, 0.52]), 0.1)
+    assert (np.diff(heights) >= 0.1 - 1e-6).all()
+    assert heights.mean() == pytest.approx(0.4075)

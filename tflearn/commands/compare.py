@@ -14,7 +14,7 @@ from tflearn import config
 from tflearn.commands.arguments import Arguments
 from tflearn.comparison import Arm, Comparison, Tuning, running, settling, workers
 from tflearn.experiment import Experiment
-from tflearn.reports import compare
+from tflearn.reports import compare, side_by_side
 from tflearn.reports.tables import comparison_table
 from tflearn.support import storage
 from tflearn.support.console import console, say
@@ -33,6 +33,8 @@ def main(arguments: Arguments) -> int:
     Returns:
         The exit code.
     """
+    if arguments.beside:
+        return _lay_side_by_side(arguments)
     declaration = config.load_arguments(arguments)
     base: Experiment = declaration.experiment()
     comparison: Comparison = declaration.comparison()
@@ -53,6 +55,18 @@ def main(arguments: Arguments) -> int:
     storage.push(folder)
     console.print(comparison_table(results))
     say(found["verdict"])
+    say(f"report: {storage.shown(folder)}/compare.html")
+    return 0
+
+
+def _lay_side_by_side(arguments: Arguments) -> int:
+    """Draws comparisons that are there in one table; nothing is trained."""
+    folder = storage.fetched(str(arguments.output_dir))
+    kept = [storage.fetched(name) for name in arguments.beside]
+    found = side_by_side.write_side_by_side(kept, folder)
+    storage.push(folder)
+    for line in (*found["notes"], found["verdict"]):
+        say(line)
     say(f"report: {storage.shown(folder)}/compare.html")
     return 0
 

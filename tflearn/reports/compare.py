@@ -8,27 +8,30 @@ from __future__ import annotations
 
 import dataclasses
 import pathlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from tflearn.reports import kept_arms
+from tflearn.reports import comparison_page, kept_arms, verdict
 from tflearn.reports.arms import ArmResult, LabelPoint
 from tflearn.reports.report import plain
+from tflearn.reports.verdict import Verdict
 from tflearn.support import files, secrets
 from tflearn.support.errors import RunError
 
 __all__ = [
     "ArmResult",
-    "Comparison",
+    "KeptComparison",
     "LabelPoint",
     "read_comparison",
+    "check",
     "redraw",
     "write_comparison",
+    "write_judged",
 ]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Comparison:
+class KeptComparison:
     """A comparison that was read back.
 
     Args:
@@ -56,11 +59,33 @@ def write_comparison(
     Raises:
         RunError: There are no arms, or they do not measure one thing.
     """
-    from tflearn.reports import comparison_page, verdict
-
-    folder = pathlib.Path(folder)
     check(arms)
-    judged = verdict.judge(arms)
+    return write_judged(title, arms, verdict.judge(arms), folder=folder)
+
+
+def write_judged(
+    title: str,
+    arms: Sequence[ArmResult],
+    judged: Verdict,
+    *,
+    folder: pathlib.Path,
+    notes: Sequence[str] = (),
+    beside: Sequence[Mapping[str, str]] = (),
+) -> dict[str, Any]:
+    """Writes the files of a comparison whose verdict is known.
+
+    Args:
+        title: What is compared.
+        arms: The arms in the order they are shown.
+        judged: The verdict.
+        folder: Where to write; made if need be.
+        notes: What the reader must know beside the verdict.
+        beside: The comparisons that the arms come from, if they are of several.
+
+    Returns:
+        What `compare.json` holds.
+    """
+    folder = pathlib.Path(folder)
     found = plain(
         {
             "title": title,
@@ -69,11 +94,13 @@ def write_comparison(
             "verdict": judged.text,
             "claims": [dataclasses.asdict(claim) for claim in judged.claims],
             "winner": judged.winner,
+            "notes": notes,
+            "beside": beside,
             "pairs": [dataclasses.asdict(pair) for pair in judged.pairs],
             "arms": [kept_arms.told(arm) for arm in arms],
         }
     )
-    page = comparison_page.draw(title, arms, judged, folder=folder)
+    page = comparison_page.draw(title, arms, judged, folder=folder, notes=notes)
     files.write_text(folder / "compare.html", page)
     files.write_text(folder / "compare.csv", kept_arms.points_csv(arms))
     kept_arms.write_resamples(arms, folder)
@@ -81,7 +108,7 @@ def write_comparison(
     return found
 
 
-def read_comparison(folder: pathlib.Path) -> Comparison:
+def read_comparison(folder: pathlib.Path) -> KeptComparison:
     """Reads what `write_comparison` wrote.
 
     Args:
@@ -94,7 +121,7 @@ def read_comparison(folder: pathlib.Path) -> Comparison:
         RunError: The folder holds no comparison that this version can read.
     """
     title, arms = kept_arms.read(pathlib.Path(folder))
-    return Comparison(title=title, arms=arms)
+    return KeptComparison(title=title, arms=arms)
 
 
 def redraw(folder: pathlib.Path) -> dict[str, Any]:

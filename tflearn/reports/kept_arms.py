@@ -108,7 +108,8 @@ def points_csv(arms: Sequence[ArmResult]) -> str:
     writer.writeheader()
     for arm in arms:
         writer.writerows(_final_rows(arm, arm, arm.labels, arm.flops))
-        for point in arm.points:
+        # The arm itself is the point with the most labels.
+        for point in (x for x in arm.points if x.labels != arm.labels):
             writer.writerows(_final_rows(arm, point, point.labels, ()))
         writer.writerows(_curve_rows(arm))
     return text.getvalue()

@@ -46,12 +46,14 @@ def by_labels(arm: ArmResult) -> Curve:
         arm: The arm.
 
     Returns:
-        Its points, and the arm itself where its labels are known; empty without points.
+        Its points, and the arm itself where its labels are known; empty with fewer than
+        two, which are no curve.
     """
     found: dict[int, LabelPoint | ArmResult] = {x.labels: x for x in arm.points}
-    if found and arm.labels is not None:
+    if arm.labels is not None:
         found[arm.labels] = arm
-    return {labels: x for labels, x in sorted(found.items()) if x.mean is not None}
+    known = {labels: x for labels, x in sorted(found.items()) if x.mean is not None}
+    return known if len(known) > 1 else {}
 
 
 def orders(arms: Sequence[ArmResult]) -> list[Order]:
@@ -105,7 +107,7 @@ def of_labels(arms: Sequence[ArmResult]) -> list[Claim]:
 
 def _curves(arms: Sequence[ArmResult]) -> dict[str, Curve]:
     curves = {arm.name: by_labels(arm) for arm in arms}
-    return {name: curve for name, curve in curves.items() if len(curve) > 1}
+    return {name: curve for name, curve in curves.items() if curve}
 
 
 def _between(early: Curve, late: Curve, shared: Sequence[int]) -> tuple[int, int]:
@@ -183,7 +185,9 @@ def _gains(arms: Sequence[ArmResult]) -> list[Claim]:
     corrected = significance.holm([x.p_value or 0.0 for x in found.values()])
     p_values = dict(zip(found, corrected, strict=True))
     gained = [
-        name for name, x in found.items() if x.value > 0 and p_values[name] < 1 - LEVEL
+        name
+        for name, x in found.items()
+        if round(x.value, 3) > 0 and p_values[name] < 1 - LEVEL
     ]
     if gained:
         told = listed([f"{found[name].value:.3f} ({name})" for name in gained])

@@ -72,10 +72,10 @@ def _sentence(rises: Mapping[str, Change], *, best: str) -> str:
 
 
 def _rising(rises: Mapping[str, Change]) -> list[str]:
-    """Returns who improves beyond chance, corrected for the number of arms."""
+    """Returns who improves beyond chance, and by what three digits show."""
     p_values = significance.holm([x.p_value or 0.0 for x in rises.values()])
     return [
         name
         for (name, x), p in zip(rises.items(), p_values, strict=True)
-        if x.value > 0 and p < 1 - LEVEL
+        if round(x.value, 3) > 0 and p < 1 - LEVEL
     ]
