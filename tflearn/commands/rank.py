@@ -10,20 +10,15 @@ import csv
 import dataclasses
 import io
 import pathlib
-import time
 from collections.abc import Callable, Sequence
 from typing import Any
-
-import keras
-import numpy as np
 
 from tflearn import backbones, config, experiment
 from tflearn import distribution as distributions
 from tflearn.commands.arguments import Arguments
-from tflearn.data import Dataset, Split, pipeline
-from tflearn.data.inputs import take
-from tflearn.evaluation import calibration, inference, transferability
-from tflearn.objectives.objective import choose_features, pooled
+from tflearn.data import Dataset
+from tflearn.evaluation import calibration, transferability
+from tflearn.planning import scoring
 from tflearn.reports.tables import cell, plain_table
 from tflearn.support import environment, files, storage
 from tflearn.support.console import console, say
@@ -138,29 +133,20 @@ def _score(
     dataset: Dataset,
 ) -> dict[str, Any]:
     """Returns scores and costs of one candidate."""
-    split = _sample(dataset.splits["train"], ranking.rows, base.seed)
+    split = scoring.sample(dataset.splits["train"], ranking.rows, seed=base.seed)
     say(f"{candidate.name}: features of {len(split):,} training rows")
     backbone = candidate.backbone()
-    inputs = backbone.new_inputs()
-    chosen = choose_features(backbone, ranking.features)
-    network = keras.Model(inputs, pooled(backbone, inputs, features=chosen))
-    examples = pipeline.encode(split, backbone.encoder, data=dataset.data)
     batch_size = base.stages[-1].eval_batch_size
-
-    def compute() -> np.ndarray:
-        return inference.predict_outputs(
-            network,
-            pipeline.ordered_batches(examples, batch_size=batch_size),
-            num_examples=len(examples),
-        )
-
-    compute()
-    # Once more, when everything is compiled.
-    started = time.perf_counter()
-    features = compute()
-    seconds = time.perf_counter() - started
-    targets = np.asarray(split.targets)
-    found = transferability.scores(features, targets, folds=ranking.folds)
+    features = scoring.frozen_features(
+        backbone,
+        split,
+        dataset.data,
+        features=ranking.features,
+        batch_size=batch_size,
+        measure=True,
+    )
+    targets = features.targets
+    found = transferability.scores(features.values, targets, folds=ranking.folds)
     if candidate.source_run is not None:
         run = finished.open_run(candidate.source_run)
         logits = run.outputs(split, dataset.data, batch_size=batch_size)
@@ -168,25 +154,11 @@ def _score(
     return {
         "name": candidate.name,
         **found,
-        "features": features.shape[1],
+        "features": features.values.shape[1],
         "parameters": backbone.model.count_params(),
-        "milliseconds_per_example": 1e3 * seconds / len(examples),
+        "milliseconds_per_example": 1e3 * features.seconds / len(split),
         "origin": backbone.origin,
     }
-
-
-def _sample(split: Split, most: int, seed: int) -> Split:
-    """Returns at most so many rows, the same for every candidate."""
-    if len(split) <= most:
-        return split
-    chosen = np.sort(np.random.default_rng(seed).permutation(len(split))[:most])
-    return dataclasses.replace(
-        split,
-        inputs=take(split.inputs, chosen),
-        targets=np.asarray(split.targets)[chosen],
-        rows=split.rows[chosen],
-        slices={name: values[chosen] for name, values in split.slices.items()},
-    )
 
 
 def _print(rows: Sequence[dict[str, Any]], ranking: Ranking) -> None:
