@@ -1,11 +1,13 @@
 """Compiles shipped experiments for TPU slices; writes the table of docs/tpu_check.md.
 
     .venv-tpu/bin/python benchmarks/tpu_check.py --data=FOLDER
+    .venv-tpu/bin/python benchmarks/tpu_check.py --data=FOLDER --multi_host
     .venv-tpu/bin/python benchmarks/tpu_check.py --data=FOLDER --only=dna_motif \\
         --topology=v5e:16x16 --change="experiment.Stage.batch_size = 256"
     python benchmarks/tpu_check.py --write-docs
 
-The list is what lies in gin/quickstart and gin/runs. Every experiment is compiled in a
+The list is what lies in gin/quickstart, gin/runs and gin/compare. `--multi_host` takes
+v5e:4x4, sixteen chips on several hosts, in place of eight on one. Every experiment is compiled in a
 process of its own; what `benchmarks/tpu_check.jsonl` knows already is not compiled
 again, failures excepted, and the page is written anew after each. FOLDER holds sst2/,
 cifar10_subset.tar and tinyshakespeare.txt.
@@ -33,13 +35,27 @@ DATA = {
 }
 # Batches that eight chips do not divide.
 LABELS = ["label/experiment.Stage.batch_size = 104"]
+DIGITS = ["transfer/experiment.Stage.batch_size = 16"]
 CHANGES = {
-    "quickstart/digits.gin": ["transfer/experiment.Stage.batch_size = 16"],
+    "compare/digits.gin": DIGITS,
+    "quickstart/digits.gin": DIGITS,
     "runs/image/cifar10_mae.gin": LABELS,
     "runs/image/cifar10_simclr.gin": LABELS,
     "runs/image/cifar10_simclr_random.gin": LABELS,
     "runs/text/shakespeare_bpe.gin": ["BATCH = 16"],
     "runs/text/shakespeare_char.gin": ["BATCH = 16"],
+}
+# Those that sixteen do not divide.
+MULTI_HOST = "v5e:4x4"
+LABELS_16 = ["label/experiment.Stage.batch_size = 96"]
+TRANSFER_16 = ["transfer/experiment.Stage.batch_size = 48"]
+CHANGES_16 = CHANGES | {
+    "compare/cifar10_folder.gin": TRANSFER_16,
+    "runs/image/cifar10_mae.gin": LABELS_16,
+    "runs/image/cifar10_simclr.gin": LABELS_16,
+    "runs/image/cifar10_simclr_random.gin": LABELS_16,
+    "runs/image/cifar10_transfer_keras_cv.gin": TRANSFER_16,
+    "runs/image/cifar10_transfer_keras_hub.gin": TRANSFER_16,
 }
 # The slices that files are for, where it is not the usual one.
 SLICES = {"runs/text/llama_1b.gin": "v5e:4x4"}
@@ -51,6 +67,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--data", default=str(ROOT.parent / "shared/data"))
     parser.add_argument("--topology", help="a slice; v5e:2x4 for most by default")
+    parser.add_argument("--multi_host", action="store_true", help=MULTI_HOST)
     parser.add_argument("--only", default="", help="a part of the file's name")
     parser.add_argument("--change", action="append", default=[], help="a gin binding")
     parser.add_argument("--teacher", help="a finished run, for sst2_distilled.gin")
@@ -72,7 +89,8 @@ def main() -> int:
 def shipped() -> list[list[str]]:
     """Returns the complete files that ship, each with the files given after it."""
     gin = ROOT / "gin"
-    found = [*gin.glob("quickstart/*.gin"), *gin.glob("runs/**/*.gin")]
+    folders = ("quickstart/*.gin", "runs/**/*.gin", "compare/*.gin")
+    found = [path for folder in folders for path in gin.glob(folder)]
     names = sorted(path.relative_to(gin).as_posix() for path in found)
     again = [[name, ALSO[name]] for name in names if name in ALSO]
     return [[name] for name in names] + again
@@ -84,11 +102,13 @@ def job(files: list[str], given: argparse.Namespace) -> dict:
     needs = [x for fragment, x in DATA.items() if f"include '{fragment}'" in text]
     if given.teacher and "TEACHER = %gin.REQUIRED" in text:
         needs.append(f"TEACHER = '{given.teacher}'")
+    usual = MULTI_HOST if given.multi_host else SLICES.get(files[0], "v5e:2x4")
+    changes = CHANGES_16 if given.multi_host else CHANGES
     return {
         "files": files,
-        "topology": given.topology or SLICES.get(files[0], "v5e:2x4"),
+        "topology": given.topology or usual,
         "needs": [x.format(data=given.data) for x in needs],
-        "changes": CHANGES.get(files[0], []) + given.change,
+        "changes": changes.get(files[0], []) + given.change,
         "data": given.data,
     }
 

@@ -156,7 +156,7 @@ class _Group:
         say(f"precision   {self._precision}")
         runs: list[PlannedRun] = []
         with self._built(self._base) as built:
-            if self._is_here:
+            if self._is_here and self._targets[0].hardware.platform == "cpu":
                 baseline = calibration.resident_bytes()
                 self._targets = [
                     dataclasses.replace(x, baseline=baseline) for x in self._targets
@@ -219,6 +219,7 @@ def _named(
 ) -> list[Arm]:
     """Returns the arms of some names, all without names."""
     known, reasons = {x.name: x for x in found}, dict(left_out)
+    known.setdefault(DECLARED, Arm(name=DECLARED))
     for name in names:
         if name not in known:
             raise ConfigError(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import gc
 from collections.abc import Callable, Iterator, Sequence
 
 import keras
@@ -14,6 +13,7 @@ from tflearn.comparison import Arm, Comparison, defaults
 from tflearn.comparison.arms import declared, whole
 from tflearn.distribution import Distribution, ahead
 from tflearn.experiment import Built, Experiment
+from tflearn.planning import calibration
 from tflearn.support.tensorflow import hidden_tensorflow
 from tflearn.training import layer_rates, optimizers
 from tflearn.training.stage import Stage
@@ -121,7 +121,7 @@ def built(experiment_: Experiment, *, precision: str, is_here: bool) -> Iterator
         is_here: Whether its variables have values; for other devices they need none.
     """
     keras.utils.clear_session()
-    gc.collect()
+    calibration.release()
     single = Distribution(
         kind="single", rematerialize=experiment_.distribution.rematerialize
     )

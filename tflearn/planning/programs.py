@@ -24,6 +24,8 @@ from tflearn.training.features.gather import Gathered
 from tflearn.training.features.shortcut import standin
 from tflearn.training.stage import Prepared
 
+#: What a compiled step takes, and the step.
+Step = tuple[Compiled, Callable[..., Any]]
 #: How many batches are looked at for the lengths of texts among them.
 LOOKED_AT = 64
 #: Steps that a schedule is made for where the budget is a time.
@@ -76,9 +78,7 @@ class Entered:
             [ahead.abstract(x, self.mesh) for x in group] for group in self.groups
         )
 
-    def load_step(
-        self, batch: Any, *, batch_size: int | None = None
-    ) -> tuple[Compiled, Callable[..., Any]]:
+    def load_step(self, batch: Any, *, batch_size: int | None = None) -> Step:
         """Compiles the train step for a batch.
 
         Args:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import keras
@@ -12,8 +12,8 @@ import keras
 from tflearn.distribution import Distribution, layouts, topology
 from tflearn.distribution.ahead import Compiled, OutOfMemory
 from tflearn.distribution.hardware import Hardware
-from tflearn.planning import memory, programs, timing
-from tflearn.planning.programs import Entered, Shape
+from tflearn.planning import calibration, memory, programs, timing
+from tflearn.planning.programs import Entered, Shape, Step
 from tflearn.planning.timing import Forward
 from tflearn.reports.plan import Figure, PlannedRun
 from tflearn.support.errors import ConfigError
@@ -59,9 +59,11 @@ class Target:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class _Programs:
-    step: tuple[Compiled, Callable[..., Any]]
+    step: Step
+    smallest: Step | None
     once: Forward | None
     evaluated: Forward | None
+    kept_bytes: int
 
     @property
     def forwards(self) -> list[tuple[Any, Compiled]]:
@@ -94,7 +96,7 @@ def plan_stage(prepared: Prepared, target: Target, *, arm: str) -> PlannedRun:
             "batch": _shapes_text(shapes[-1].batch),
         }
         try:
-            compiled = _compile(entered, target, shapes[-1].batch)
+            compiled = _compile(entered, target, shapes)
         except OutOfMemory as error:
             counts |= timing.counted(entered, shapes)[0]
             notes.append(f"the compiler says: {error}")
@@ -118,6 +120,7 @@ def _times(
             shapes,
             by_shape,
             largest=compiled.step,
+            smallest=compiled.smallest,
             once=compiled.once,
             evaluated=compiled.evaluated,
         )
@@ -141,9 +144,8 @@ def needed(prepared: Prepared, target: Target) -> float | None:
         Bytes; None where the compiler of the device finds no room.
     """
     with _entered(prepared, target) as entered:
-        batch = programs.largest_batch(entered.trained)
         try:
-            compiled = _compile(entered, target, batch)
+            compiled = _compile(entered, target, programs.shapes(entered.trained))
         except OutOfMemory:
             return None
         return _held(_memory(entered, target, compiled)).value
@@ -173,14 +175,34 @@ def _held(found: dict[str, Figure]) -> Figure:
     return found.get("process_bytes") or found["device_bytes"]
 
 
-def _compile(entered: Entered, target: Target, batch: Any) -> _Programs:
+def _compile(entered: Entered, target: Target, shapes: Sequence[Shape]) -> _Programs:
+    """Compiles what a run would, and sees how much memory the process keeps for it."""
+    held = [_resident(target)]
+
+    def after(found: Any) -> Any:
+        held.append(_resident(target))
+        return found
+
+    step = after(entered.load_step(shapes[-1].batch))
+    several = target.is_here and len(shapes) > 1
+    smallest = after(entered.load_step(shapes[0].batch) if several else None)
+    # Other lengths are compiled too, and take about as much as the second.
+    others = (held[2] - held[1]) * max(0, len(shapes) - 2)
+    once = after(timing.frozen_layers(entered))
     # The compiler of TPUs takes a minute for each.
     brief = target.hardware.slice_name is not None
+    evaluated = after(None if brief else timing.evaluation(entered))
     return _Programs(
-        step=entered.load_step(batch),
-        once=timing.frozen_layers(entered),
-        evaluated=None if brief else timing.evaluation(entered),
+        step=step,
+        smallest=smallest,
+        once=once,
+        evaluated=evaluated,
+        kept_bytes=max(0, held[-1] - held[0] + others),
     )
+
+
+def _resident(target: Target) -> int:
+    return calibration.resident_bytes() or 0 if target.is_here else 0
 
 
 def _memory(entered: Entered, target: Target, compiled: _Programs) -> dict[str, Figure]:
@@ -191,8 +213,10 @@ def _memory(entered: Entered, target: Target, compiled: _Programs) -> dict[str, 
         "device_bytes": Figure(held, "compiler"),
     }
     if target.baseline is not None:
+        kept = compiled.kept_bytes
+        found["program_bytes"] = Figure(kept, "measured here")
         whole = memory.process_bytes(
-            entered, target.baseline, step=step, forwards=forwards
+            entered, target.baseline + kept, step=step, forwards=forwards
         )
         found["process_bytes"] = Figure(whole, "measured here")
     return found

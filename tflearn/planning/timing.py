@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import statistics
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -12,7 +13,7 @@ import numpy as np
 from tflearn.distribution.ahead import Compiled
 from tflearn.distribution.hardware import Hardware
 from tflearn.planning import calibration, memory, programs
-from tflearn.planning.programs import Entered, Shape
+from tflearn.planning.programs import Entered, Shape, Step
 from tflearn.reports.plan import Figure
 from tflearn.training import budgets
 from tflearn.training.features import passes
@@ -146,7 +147,8 @@ def here(
     shapes: Sequence[Shape],
     by_shape: Sequence[float],
     *,
-    largest: tuple[Compiled, Callable[..., Any]],
+    largest: Step,
+    smallest: Step | None,
     once: Forward | None,
     evaluated: Forward | None,
 ) -> dict[str, Figure]:
@@ -157,23 +159,25 @@ def here(
         shapes: Shapes of its batches, the smallest first.
         by_shape: Operations of a step by shape.
         largest: The step compiled for the largest.
+        smallest: The step compiled for the smallest, if that is another.
         once: What is computed once.
         evaluated: The evaluation.
 
     Returns:
         Figures of time.
     """
-    compiled, step = largest
-    seconds = [calibration.step_seconds(entered, step, shapes[-1].batch)]
-    known = [by_shape[-1]]
-    if len(shapes) > 1:
-        _, small = entered.load_step(shapes[0].batch)
-        first = calibration.step_seconds(entered, small, shapes[0].batch)
-        seconds, known = [first, *seconds], [by_shape[0], *known]
-    each = calibration.between(known, seconds, by_shape)
+    ends = [(largest, shapes[-1], by_shape[-1])]
+    if smallest is not None:
+        ends.insert(0, (smallest, shapes[0], by_shape[0]))
+    seconds = [
+        calibration.step_seconds(entered, step, shape.batch)
+        for (_, step), shape, _ in ends
+    ]
+    each = calibration.between([flops for *_, flops in ends], seconds, by_shape)
+    compiling = statistics.fmean(compiled.seconds for (compiled, _), *_ in ends)
     found = {
         "step_seconds": sum(x.share * s for x, s in zip(shapes, each, strict=True)),
-        "compile_seconds": compiled.seconds * len(shapes),
+        "compile_seconds": compiling * len(shapes),
     }
     for name, forward in (("cache_seconds", once), ("evaluation_seconds", evaluated)):
         if forward is not None:

@@ -79,6 +79,7 @@ KINDS: Mapping[str, _Kind] = MappingProxyType(
         "optimizer_bytes": _Kind("optimizer", bytes_text),
         "temporary_bytes": _Kind("activations, gradients", bytes_text),
         "device_bytes": _Kind("memory of a device", bytes_text),
+        "program_bytes": _Kind("compiled programs", bytes_text),
         "process_bytes": _Kind("memory of the process", bytes_text),
         "steps": _Kind("steps", _count),
         "flops_per_step": _Kind("FLOPs a step", _operations),
