@@ -26,7 +26,7 @@ from tflearn.support import storage
 from tflearn.support.console import console, say
 from tflearn.support.errors import ConfigError, TflearnError, nearest
 
-__all__ = ["Arm", "Plan", "main"]
+__all__ = ["Plan", "main"]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
