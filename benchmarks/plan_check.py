@@ -102,6 +102,8 @@ REGIMES = {
     "lora": ("regimes.low_rank()", ""),
     "full": ("regimes.full()", ""),
 }
+PAGE = ROOT / "docs" / "plan.md"
+BEGIN, END = "<!-- plan_check -->", "<!-- end of plan_check -->"
 #: An adapter on convolutions, which have no queries.
 EVERYWHERE = "regimes.low_rank.targets = 'backbone/*'"
 #: Regimes and steps by batch size.
@@ -215,11 +217,14 @@ def report(rows: Sequence[Numbers], results: str | None, *, complete: bool) -> N
             for row in rows
         ),
     ]
-    print("\n".join(table))
-    print(
-        f"median off by {medians['memory']:.0%} in memory, {medians['time']:.0%} in "
-        f"time; at most {worst['memory']:.0%} and {worst['time']:.0%}"
+    said = (
+        f"Median distance {medians['memory']:.0%} in memory and {medians['time']:.0%} "
+        f"in time; the largest {worst['memory']:.0%} and {worst['time']:.0%}."
     )
+    text = "\n".join([*table, "", said])
+    print(text)
+    if complete and results is None:
+        write_docs(text)
     if complete:
         record = {
             "question": "How far is a plan from what the run takes?",
@@ -229,6 +234,13 @@ def report(rows: Sequence[Numbers], results: str | None, *, complete: bool) -> N
             "cases": list(rows),
         }
         measuring.write("plan_check", record, results=results)
+
+
+def write_docs(text: str) -> None:
+    """Writes the table between the two marks of the page."""
+    before, rest = PAGE.read_text(encoding="utf-8").split(BEGIN)
+    after = rest.split(END)[1]
+    PAGE.write_text(f"{before}{BEGIN}\n{text}\n{END}{after}", encoding="utf-8")
 
 
 if __name__ == "__main__":

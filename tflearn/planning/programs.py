@@ -186,6 +186,13 @@ def host_mesh(
     )
 
 
+def host_count() -> int:
+    """Returns how many devices of a host JAX has, stand-ins for others among them."""
+    import jax
+
+    return len(jax.devices("cpu"))
+
+
 def largest_batch(prepared: Prepared) -> Any:
     """Returns the largest of some batches: texts of a batch differ in length."""
     return shapes(prepared)[-1].batch
@@ -212,12 +219,15 @@ def shapes(prepared: Prepared) -> list[Shape]:
     return sorted(found, key=lambda shape: shape.size)
 
 
-def evaluated(prepared: Prepared, split: str) -> tuple[Any, float]:
+def evaluated(prepared: Prepared, split: str) -> tuple[Any, float, set[int]]:
     """Returns the largest batch of a split, and how many of it the split is worth.
 
     Args:
         prepared: The stage, or what stands in for it.
         split: The split.
+
+    Returns:
+        The batch, the number, and the lengths that there are.
     """
     examples, size = prepared.examples[split], prepared.stage.eval_batch_size
     orders = list(pipeline.ordered_indices(examples, batch_size=size))
@@ -226,7 +236,8 @@ def evaluated(prepared: Prepared, split: str) -> tuple[Any, float]:
     rows = min(size, len(examples))
     filled = np.pad(orders[place], (0, rows - len(orders[place])), mode="edge")
     longest = lengths[place] if examples.lengths is not None else None
-    return examples.batch(filled, length=longest), sum(lengths) / lengths[place]
+    worth = sum(lengths) / lengths[place]
+    return examples.batch(filled, length=longest), worth, set(lengths)
 
 
 def arrays(batch: Any) -> list[np.ndarray]:

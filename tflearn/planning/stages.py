@@ -9,7 +9,7 @@ from typing import Any
 
 import keras
 
-from tflearn.distribution import Distribution, layouts, topology
+from tflearn.distribution import Distribution, layouts, products, topology
 from tflearn.distribution.ahead import Compiled, OutOfMemory
 from tflearn.distribution.hardware import Hardware
 from tflearn.planning import calibration, memory, programs, timing
@@ -129,7 +129,7 @@ def _times(
         target.hardware,
         flops=counts["flops_per_step"].value,
         step=compiled.step[0],
-        dtype=keras.config.dtype_policy().compute_dtype or "float32",
+        dtype=_compute_dtype(),
     )
 
 
@@ -233,15 +233,32 @@ def _notes(entered: Entered, target: Target) -> list[str]:
         found.append("planned as its phase that trains the most weights")
     if stage.anchor is not None:
         found.append("the pull of the anchor is left out")
+    if stage.grid is not None:
+        found.append("the candidates of the grid are left out")
     if entered.trained.pretext is not None:
         found.append("evaluations are left out: the objective makes its own targets")
     if not target.is_here:
         found.append("at best: no evaluation, no input, no compiling")
+    found += _precision_notes(target)
     if target.hardware.slice_name is not None:
         found.append("evaluations are not compiled for TPUs")
     elif target.hardware.platform == "gpu" and not target.is_here:
         found.append("memory is that of the program compiled for a CPU")
     return found
+
+
+def _precision_notes(target: Target) -> list[str]:
+    name, peaks = _compute_dtype(), target.hardware.peak_tflops
+    if target.hardware.platform == "gpu" and peaks and name not in peaks:
+        return [f"no rate is documented in {name}: it may want 'mixed_float16'"]
+    alone = not target.is_here or programs.host_count() == 1
+    if name == "float32" or alone or not products.has_matrix_units():
+        return []
+    return ["planned beside GPUs: alone, products of bfloat16 have a faster form here"]
+
+
+def _compute_dtype() -> str:
+    return keras.config.dtype_policy().compute_dtype or "float32"
 
 
 def _shapes_text(batch: Any) -> str:

@@ -80,17 +80,18 @@ def evaluation(entered: Entered) -> Forward | None:
         return None
     validations = math.ceil((trained.total_steps or 1) / trained.interval)
     chosen: Any = None
-    batches = 0.0
+    batches, lengths = 0.0, set()
     for split in _MEASURED:
         if split not in trained.examples:
             continue
-        inputs, worth = programs.evaluated(trained, split)
+        inputs, worth, found = programs.evaluated(trained, split)
+        lengths |= found
         batches += worth * (1 + (validations if split == "validation" else 0))
         if chosen is None or programs.elements(inputs) > programs.elements(chosen):
             chosen = inputs
     if chosen is None:
         return None
-    return _forward(entered, trained.network.deployed, chosen, batches, 1)
+    return _forward(entered, trained.network.deployed, chosen, batches, len(lengths))
 
 
 def _forward(
