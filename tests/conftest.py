@@ -64,6 +64,7 @@ if os.environ["KERAS_BACKEND"] == "tensorflow":
         "test_mistakes.py",
         "test_notebooks.py",
         "test_package.py",
+        "test_plan.py",
         "test_reports.py",
         "test_reports_compare.py",
         "test_reports_plots.py",
