@@ -123,8 +123,12 @@ def between(
     """
     # Scaled, because sizes are large and their squares are larger.
     scale = max(known)
+    # Two shapes may be worth the same.
+    pairs = dict(zip(known, values, strict=True))
     points = np.polynomial.Polynomial.fit(
-        np.array(known) / scale, values, deg=len(known) - 1
+        np.array(list(pairs)) / scale,
+        list(pairs.values()),
+        deg=len(pairs) - 1,
     )
     return [float(round(points(x / scale), 6)) for x in wanted]
 

@@ -204,12 +204,15 @@ def away(
         step: The step as compiled for a device.
         dtype: Type of the products.
     """
-    trainable, _, slots, _ = entered.groups
-    # Everything is read once, and what training changes is written.
+    trainable, others, slots, _ = entered.groups
+    # Everything is read once, but for tables in which some rows are looked up, and what
+    # training changes is written.
     written = memory.held_bytes([*trainable, *slots], entered.mesh)
+    tables = [x for x in others if x.path.endswith("/embeddings")]
+    unread = memory.held_bytes(tables, entered.mesh)
     least = hardware.least_seconds(
         flops=flops / hardware.devices,
-        num_bytes=step.argument_bytes + written,
+        num_bytes=step.argument_bytes + written - unread,
         traffic=step.collectives,
         dtype=dtype,
     )
