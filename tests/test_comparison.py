@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import importlib
 import json
 import math
@@ -16,6 +17,7 @@ from collections.abc import Callable
 from typing import Any
 
 import keras
+import keras_hub
 import numpy as np
 import pytest
 
@@ -38,6 +40,8 @@ from tflearn.support.errors import ConfigError, RunError
 from tflearn.training import optimizers
 
 line = importlib.import_module("tflearn.run")
+
+WORDS = ("good", "bad")
 
 
 @pytest.fixture(autouse=True)
@@ -80,6 +84,36 @@ def rows() -> dict[str, dict[str, list[Any]]]:
 
 def data() -> Data:
     return Data(source=lambda: sources.arrays(rows()), input=("x0", "x1", "x2", "x3"))
+
+
+def texts() -> Data:
+    splits_ = {
+        split: {
+            "text": [f"{filler} {word} " * k for k in range(1, 7) for word in WORDS],
+            "label": list(WORDS) * 6,
+        }
+        for split, filler in (("train", "very"), ("validation", "a"), ("test", "film"))
+    }
+    return Data(source=lambda: sources.arrays(splits_), max_length=16)
+
+
+def encoder() -> backbones.Backbone:
+    special = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
+    return backbones.hub(
+        architecture=functools.partial(
+            keras_hub.models.BertBackbone,
+            vocabulary_size=10,
+            num_layers=1,
+            num_heads=1,
+            hidden_dim=8,
+            intermediate_dim=8,
+            max_sequence_length=16,
+        ),
+        tokenizer=functools.partial(
+            keras_hub.models.BertTokenizer,
+            vocabulary=[*special, *WORDS, "a", "very", "film"],
+        ),
+    )
 
 
 def base(
@@ -144,6 +178,7 @@ class TestArms:
         shown = capsys.readouterr().out
         assert "2 of 5 default arms cannot be built:" in shown
         assert "partial: the backbone does not have so many blocks" in shown
+        assert settled.notes[0] in shown
         assert "lora: " in shown
         # Read back, they are the same, and said again.
         again = settling.settle(base(scaling), Comparison(), tmp_path)
@@ -170,6 +205,25 @@ class TestArms:
         (left_out,) = settled.left_out
         assert left_out.name == "hybrid"
         assert "texts or images" in left_out.reason
+
+    def test_hybrid_learns_masked_words_before_labels(self, tmp_path) -> None:
+        made = base(data=texts, batch_size=4)
+        made = dataclasses.replace(made, backbone=encoder)
+        unlabelled = lambda: dataclasses.replace(texts(), target=None)  # noqa: E731
+        declared = Comparison(unlabelled=unlabelled, budget="12 steps")
+        settled = settling.settle(made, declared, tmp_path)
+        hybrid = settled.arms[-1]
+        assert (hybrid.name, hybrid.stages[0].budget) == ("hybrid", "6 steps")
+        running.run_arms(
+            settling.points(made, declared, settled, tmp_path, only=("hybrid",))
+        )
+        path = tmp_path / "arms/hybrid/seed0/report.json"
+        first, second = json.loads(path.read_text())["stages"]
+        assert (first["steps"], second["steps"]) == (6, 6)
+        assert "masked_accuracy" in first["history"][-1]
+        # What another start settles is the same.
+        again = settling.settle(made, declared, tmp_path)
+        assert again.arms[-1].stages[0].name == hybrid.stages[0].name == "unlabelled"
 
     @pytest.mark.parametrize(
         ("changes", "message"),
@@ -389,7 +443,11 @@ last/experiment.Stage.name = 'last'
 last/experiment.Stage.budget = '8 steps'
 data.Data.source = @data.sources.csv
 data.Data.input = ('x', 'y')
-data.sources.csv.paths = {'train': 'FOLDER/train.csv', 'test': 'FOLDER/test.csv'}
+data.sources.csv.paths = {
+    'train': 'FOLDER/train.csv',
+    'validation': 'FOLDER/dev.csv',
+    'test': 'FOLDER/test.csv',
+}
 comparison.Comparison.arms = (@full/comparison.Arm(), @wide/comparison.Arm())
 full/comparison.Arm.name = 'full'
 full/comparison.Arm.regime = @regimes.full()
@@ -401,7 +459,7 @@ wide/comparison.Arm.overrides = ("own_backbone.perceptron.width = 12",)
 def declare(folder: pathlib.Path) -> list[str]:
     """Writes a declaration and its data; returns the flags that compare it."""
     rng = np.random.default_rng(0)
-    for split in ("train", "test"):
+    for split in ("train", "dev", "test"):
         points = rng.normal(size=(32, 2)).round(4).tolist()
         lines = [f"{x},{y},{'a' if x > y else 'b'}" for x, y in points]
         (folder / f"{split}.csv").write_text("\n".join(["x,y,label", *lines]) + "\n")
@@ -413,35 +471,17 @@ def declare(folder: pathlib.Path) -> list[str]:
     ]
 
 
-def test_overrides_make_an_arm_and_a_finished_comparison_needs_no_data(
-    tmp_path, capsys
-) -> None:
-    flags = declare(tmp_path)
-    assert line.main(flags) == 0
-    out = tmp_path / "out"
-    first = json.loads((out / "compare.json").read_text())
-    parameters = {arm["name"]: arm["total_parameters"] for arm in first["arms"]}
-    assert parameters["wide"] > parameters["full"]
-    # Only what an arm changes is trained for it alone.
-    assert (out / "shared/seed0/report.json").exists()
-    assert (out / "arms/wide/shared/seed0/report.json").exists()
-    assert not (out / "arms/full/shared").exists()
-    before = stamps(out)
-    for split in ("train", "test"):
-        (tmp_path / f"{split}.csv").unlink()
-    (out / "compare.html").unlink()
-    capsys.readouterr()
-    assert line.main(flags) == 0
-    assert "is finished" in capsys.readouterr().out
-    assert (out / "compare.html").exists()
-    assert stamps(out) == before
-    assert json.loads((out / "compare.json").read_text()) == first
-
-
 def test_some_arms_can_run_alone(tmp_path, capsys) -> None:
-    flags = declare(tmp_path)
+    tuned = (
+        "comparison.Comparison.tuning = @comparison.Tuning()",
+        "comparison.Tuning.rates = (0.01, 0.03)",
+        "comparison.Comparison.budget = '20 steps'",
+    )
+    flags = [*declare(tmp_path), *(f"--gin_bindings={text}" for text in tuned)]
     assert line.main([*flags, "--only=full"]) == 0
     assert sorted(x.name for x in (tmp_path / "out/arms").iterdir()) == ["full"]
+    trials = json.loads((tmp_path / "out/arms/full/tuning.json").read_text())["trials"]
+    assert [row["candidate"]["rate"] for row in trials] == [0.01, 0.03]
     assert not (tmp_path / "out/compare.json").exists()
     assert line.main([*flags, "--only=fulll"]) == 2
     assert "Did you mean 'full'" in capsys.readouterr().err
@@ -463,7 +503,9 @@ def test_bindings_over_a_declaration(tmp_path) -> None:
     assert declared.experiment().seed == 0
 
 
-def test_what_a_killed_comparison_has_finished_is_not_repeated(tmp_path) -> None:
+def test_nothing_is_repeated_after_a_kill_nor_once_all_is_finished(
+    tmp_path, capsys
+) -> None:
     flags = declare(tmp_path)
     out = tmp_path / "out"
     root = pathlib.Path(__file__).parents[1]
@@ -483,6 +525,22 @@ def test_what_a_killed_comparison_has_finished_is_not_repeated(tmp_path) -> None
     after = stamps(out)
     assert {name: after[name] for name in before} == before
     assert len(after) > len(before)
+    first = json.loads((out / "compare.json").read_text())
+    parameters = {arm["name"]: arm["total_parameters"] for arm in first["arms"]}
+    assert parameters["wide"] > parameters["full"]
+    # Only what an arm changes is trained for it alone.
+    assert (out / "shared/seed0/report.json").exists()
+    assert not (out / "arms/full/shared").exists()
+    # Drawn again without the data.
+    for split in ("train", "dev", "test"):
+        (tmp_path / f"{split}.csv").unlink()
+    (out / "compare.html").unlink()
+    capsys.readouterr()
+    assert line.main(flags) == 0
+    assert "is finished" in capsys.readouterr().out
+    assert (out / "compare.html").exists()
+    assert stamps(out) == after
+    assert json.loads((out / "compare.json").read_text()) == first
 
 
 class TestWorkers:

@@ -55,18 +55,6 @@ class Declaration(Protocol):
         """Raises if something was declared that nothing asked for."""
         ...
 
-    def experiment(self) -> Any:
-        """Makes the declared experiment."""
-        ...
-
-    def comparison(self) -> Any:
-        """Makes the declared comparison."""
-        ...
-
-    def with_bindings(self, bindings: Sequence[str]) -> Declaration:
-        """Returns the declaration with others put over it."""
-        ...
-
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Experiment:

@@ -14,7 +14,9 @@ from tflearn import config
 from tflearn.commands.arguments import Arguments
 from tflearn.comparison import Arm, Comparison, Tuning, running, settling, workers
 from tflearn.experiment import Experiment
-from tflearn.reports import compare, side_by_side
+from tflearn.planning import advising
+from tflearn.reports import advice as advices
+from tflearn.reports import side_by_side
 from tflearn.reports.tables import comparison_table
 from tflearn.support import storage
 from tflearn.support.console import console, say
@@ -41,18 +43,20 @@ def main(arguments: Arguments) -> int:
     name = arguments.output_dir or f"runs/{base.name}_compare"
     folder = storage.fetched(name)
     if comparison.workers and not arguments.only:
-        _run_beside(arguments, comparison, base, folder)
+        settled = _run_beside(arguments, comparison, base, folder)
     else:
         only = [x for x in (arguments.only or "").split(",") if x]
         settled = running.run_shared_stages(base, comparison, folder)
         running.check_only(only, settled)
+        if not only or running.SHARED in only:
+            for line in advices.lines(
+                advising.advised(base, comparison, settled, folder)
+            ):
+                say(line)
         running.run_arms(settling.points(base, comparison, settled, folder, only=only))
         if only:
             return 0
-    settled = settling.settle(base, comparison, folder)
-    results = running.results(base, comparison, settled, folder)
-    found = compare.write_comparison(base.name, results, folder)
-    storage.push(folder)
+    results, found = running.draw(base, comparison, settled, folder)
     console.print(comparison_table(results))
     say(found["verdict"])
     say(f"report: {storage.shown(folder)}/compare.html")
@@ -76,7 +80,7 @@ def _run_beside(
     comparison: Comparison,
     base: Experiment,
     folder: pathlib.Path,
-) -> None:
+) -> settling.Settled:
     """Runs every arm in a process of its own; this one touches no device."""
     logs = folder / "logs"
 
@@ -98,6 +102,7 @@ def _run_beside(
         x.arm.name: None for x in points if not (x.home / running.SPENT).is_file()
     }
     start(list(unfinished), comparison.workers)
+    return settled
 
 
 def _has_shared(comparison: Comparison, base: Experiment, folder: pathlib.Path) -> bool:

@@ -3,11 +3,30 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
+from typing import Any, Protocol, runtime_checkable
 
 from tflearn import experiment, regimes
 from tflearn.comparison.declaration import Arm
 from tflearn.experiment import Built, Experiment, Stage
 from tflearn.support.errors import ConfigError
+
+
+@runtime_checkable
+class Overridable(Protocol):
+    """A declaration that others can be put over; `tflearn.config` provides it."""
+
+    def with_bindings(self, bindings: Sequence[str]) -> Overridable:
+        """Returns the declaration with others put over it."""
+        ...
+
+    def experiment(self) -> Any:
+        """Makes the declared experiment."""
+        ...
+
+    def comparison(self) -> Any:
+        """Makes the declared comparison."""
+        ...
 
 
 def declared(base: Experiment, arm: Arm) -> tuple[Experiment, Arm]:
@@ -25,7 +44,7 @@ def declared(base: Experiment, arm: Arm) -> tuple[Experiment, Arm]:
     """
     if not arm.overrides:
         return base, arm
-    if base.declaration is None:
+    if not isinstance(base.declaration, Overridable):
         raise ConfigError(
             f"arm '{arm.name}' overrides gin bindings of an experiment without them",
             fix="give Arm.backbone, regime, optimizer or stages",

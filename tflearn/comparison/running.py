@@ -8,10 +8,11 @@ from typing import Any
 
 from tflearn.comparison import gather, settling, tuning
 from tflearn.comparison.declaration import Comparison
-from tflearn.comparison.points import Point, run, run_shared
+from tflearn.comparison.points import Point
+from tflearn.comparison.runs import run, run_shared
 from tflearn.comparison.settling import Settled
 from tflearn.experiment import Experiment
-from tflearn.reports import compare
+from tflearn.reports import compare, verdict
 from tflearn.reports.arms import ArmResult
 from tflearn.support import files, storage
 from tflearn.support.errors import ConfigError, nearest
@@ -106,6 +107,30 @@ def results(
     return [gather.result(found) for found in by_arm.values()]
 
 
+def draw(
+    base: Experiment, comparison: Comparison, settled: Settled, folder: pathlib.Path
+) -> tuple[list[ArmResult], dict[str, Any]]:
+    """Writes the report of a comparison whose runs are all finished.
+
+    Args:
+        base: The experiment.
+        comparison: The comparison.
+        settled: What it consists of.
+        folder: Its folder.
+
+    Returns:
+        The results by arm, and what `compare.json` holds.
+    """
+    found = results(base, comparison, settled, folder)
+    compare.check(found)
+    judged = verdict.judge(found)
+    written = compare.write_judged(
+        base.name, found, judged, folder=folder, notes=settled.notes
+    )
+    storage.push(folder)
+    return found, written
+
+
 def run_all(
     base: Experiment, comparison: Comparison, *, output_dir: str
 ) -> dict[str, Any]:
@@ -122,7 +147,4 @@ def run_all(
     folder = storage.fetched(output_dir)
     settled = run_shared_stages(base, comparison, folder)
     run_arms(settling.points(base, comparison, settled, folder))
-    found = results(base, comparison, settled, folder)
-    written = compare.write_comparison(base.name, found, folder)
-    storage.push(folder)
-    return written
+    return draw(base, comparison, settled, folder)[1]

@@ -41,13 +41,19 @@ class Settled:
     labels: tuple[int, ...]
     rows: int
 
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """Lines on what is left out, counted."""
+        if not self.left_out:
+            return ()
+        count = len(self.left_out)
+        first = f"{count} of {count + len(self.arms)} default arms cannot be built:"
+        return (first, *(f"{one.name}: {one.reason}" for one in self.left_out))
+
     def say(self) -> None:
-        """Tells what is left out, counted."""
-        if self.left_out:
-            count = len(self.left_out)
-            say(f"{count} of {count + len(self.arms)} default arms cannot be built:")
-        for one in self.left_out:
-            say(f"  {one.name}: {one.reason}")
+        """Tells what is left out."""
+        for note in self.notes:
+            say(note)
 
 
 @hidden_tensorflow()

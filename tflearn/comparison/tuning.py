@@ -8,7 +8,8 @@ import pathlib
 from typing import Any
 
 from tflearn.comparison import spending
-from tflearn.comparison.points import Point, run
+from tflearn.comparison.points import Point
+from tflearn.comparison.runs import run
 from tflearn.reports import Report
 from tflearn.reports.report import headline
 from tflearn.support import files

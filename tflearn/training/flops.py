@@ -14,7 +14,7 @@ import keras
 import numpy as np
 
 from tflearn.data import pipeline
-from tflearn.distribution import tf_work, work
+from tflearn.distribution import tf_strategy, tf_work, work
 from tflearn.support.errors import ConfigError
 from tflearn.training.stage import Prepared
 
@@ -131,6 +131,12 @@ def _size(batch: Any) -> int:
 def _on_tensorflow(model: Any, batch: Any) -> int:
     import tensorflow as tf
 
+    if tf_strategy.replicas() > 1:
+        raise ConfigError(
+            "the FLOPs of a train step are counted on one device of TensorFlow",
+            received=f"{tf_strategy.replicas()} devices",
+            fix="count steps, examples or time, or use --backend=jax",
+        )
     signature = tf.nest.map_structure(
         lambda array: tf.TensorSpec(array.shape, array.dtype), batch
     )
