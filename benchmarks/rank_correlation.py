@@ -17,7 +17,7 @@ import argparse
 import gc
 import pathlib
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import keras
@@ -174,36 +174,52 @@ def summarize(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     return summary
 
 
+def tables(rows: Sequence[Mapping[str, Any]], summary: Mapping[str, Any]) -> str:
+    """Writes results as tables of Markdown.
+
+    Args:
+        rows: What `summarize` takes.
+        summary: What it returned.
+    """
+    names = list(dict.fromkeys(row["task"] for row in rows))
+    head = ["candidate", *(f"{x}: {y}" for x in names for y in ("fine-tuned", *SCORES))]
+    lines = [_line(head), _line(["---"] * len(head))]
+    for candidate in dict.fromkeys(row["candidate"] for row in rows):
+        cells = [candidate]
+        for row in (x for x in rows if x["candidate"] == candidate):
+            found = [float(np.mean(row["accuracy"])), *map(row["scores"].get, SCORES)]
+            cells += [f"{value:.3f}" for value in found]
+        lines.append(_line(cells))
+    head = ["score", *names, "mean tau", "95 %", "lost by training two"]
+    lines += ["", _line(head), _line(["---"] * len(head))]
+    for name, found in summary.items():
+        taken = ", ".join(f"{value:.3f}" for value in found["lost"].values())
+        lines.append(
+            _line(
+                [
+                    name,
+                    *(f"{value:.2f}" for value in found["tau"].values()),
+                    f"{found['mean']:.2f}",
+                    f"{found['low']:.2f} to {found['high']:.2f}",
+                    taken,
+                ]
+            )
+        )
+    return "\n".join(lines)
+
+
+def _line(cells: Sequence[str]) -> str:
+    return f"| {' | '.join(cells)} |"
+
+
 def main() -> None:
     """Scores, fine-tunes, and writes tables and correlations."""
     flags = _flags()
     runs = pathlib.Path(flags.runs or tempfile.mkdtemp(prefix="rank_correlation_"))
     found = tasks(pathlib.Path(flags.data), train=flags.train, test=flags.test)
-    corpus = unlabelled_corpus(pathlib.Path(flags.data), found["Shakespeare speaker"])
-    sources = candidates(corpus, steps=flags.pretrain_steps, runs=runs)
-    rows = []
-    for task_name, task in found.items():
-        for name, source in sources.items():
-            place = runs / task_name.replace(" ", "_") / name.replace(" ", "_")
-            row = {
-                "task": task_name,
-                "candidate": name,
-                "scores": score(source, task),
-                "accuracy": [
-                    fine_tune(
-                        source,
-                        task,
-                        steps=flags.steps,
-                        seed=seed,
-                        folder=place / f"seed{seed}",
-                    )
-                    for seed in flags.seeds
-                ],
-            }
-            rows.append(row)
-            print(row, flush=True)
+    rows = list(_rows(found, flags, runs))
     summary = summarize(rows)
-    print(summary)
+    print(tables(rows, summary))
     record = {
         "question": "Does the ranking order backbones as fine-tuning does?",
         "unit": "Kendall's tau-b",
@@ -225,6 +241,36 @@ def main() -> None:
     measuring.write("rank_correlation", record, results=flags.results)
 
 
+def _rows(
+    found: Mapping[str, Task], flags: argparse.Namespace, runs: pathlib.Path
+) -> Iterator[dict[str, Any]]:
+    """Scores and fine-tunes every candidate on every task."""
+    corpus = unlabelled_corpus(pathlib.Path(flags.data), found["Shakespeare speaker"])
+    sources = candidates(corpus, steps=flags.pretrain_steps, runs=runs)
+    for task_name, task in found.items():
+        for name, source in sources.items():
+            place = runs / task_name.replace(" ", "_") / name.replace(" ", "_")
+            scores = score(source, task)
+            accuracy = [
+                fine_tune(
+                    source,
+                    task,
+                    steps=flags.steps,
+                    seed=seed,
+                    folder=place / f"seed{seed}",
+                )
+                for seed in flags.seeds
+            ]
+            row = {
+                "task": task_name,
+                "candidate": name,
+                "scores": scores,
+                "accuracy": accuracy,
+            }
+            print(row, flush=True)
+            yield row
+
+
 def _table(
     rows: Sequence[Mapping[str, Any]],
     names: Sequence[str],
@@ -240,9 +286,9 @@ def _flags() -> argparse.Namespace:
     )
     parser.add_argument("--data", required=True, help="folder of the shared data")
     parser.add_argument("--train", type=int, default=1000, help="training rows (1000)")
-    parser.add_argument("--test", type=int, default=600, help="test rows (600)")
-    parser.add_argument("--steps", type=int, default=120, help="of a run (120)")
-    parser.add_argument("--pretrain_steps", type=int, default=400)
+    parser.add_argument("--test", type=int, default=500, help="test rows (500)")
+    parser.add_argument("--steps", type=int, default=90, help="of a run (90)")
+    parser.add_argument("--pretrain_steps", type=int, default=300)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
     parser.add_argument("--runs", help="run directories that stay; finished ones count")
     parser.add_argument("--results", help="folder of the JSON (benchmarks/results)")
