@@ -40,8 +40,8 @@ from tflearn.reports.verdict import judge
 INPUTS, HIDDEN, LATENT = 64, 32, 4
 STEPS, BATCH, SEEDS = 200, 32, (0, 1, 2)
 RATES = {"scratch": 3e-3, "frozen": 1e-2, "full": 3e-3}
-LABELS = {"scratch": 512, "frozen": 64, "full": 1024, "coin": 64, "same": 64}
-WRONG = 0.2
+LABELS = {"scratch": 512, "frozen": 32, "full": 1024, "coin": 32, "same": 32}
+WRONG = 0.1
 KINDS = ("scratch", "frozen", "full")
 TIES = ("coin", "same")
 
