@@ -142,7 +142,8 @@ def _run_stages(whole: Experiment, folder: pathlib.Path, declared: _Declared) ->
     if not run_directory.is_finished(folder, declared):
         say(f"{declared.text.splitlines()[0].removeprefix('# ')}")
         _run(dataclasses.replace(whole, declaration=declared), folder)
-        _lighten(folder, weights=True, model=False)
+        # What the arms begin with is looked at before they do.
+        _lighten(folder, weights=True, model=True)
 
 
 def _lighten(folder: pathlib.Path, *, weights: bool, model: bool) -> None:
