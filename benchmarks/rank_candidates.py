@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import collections
 import functools
+import itertools
 import pathlib
 from collections.abc import Callable, Mapping, Sequence
 
@@ -140,11 +141,12 @@ def speeches(path: pathlib.Path) -> list[tuple[str, str]]:
     return [(who, " ".join(said.split())) for who, _, said in parted if said.strip()]
 
 
-def unlabelled_corpus(folder: pathlib.Path, task: Task) -> list[str]:
-    """Returns what is said in Shakespeare, without the test rows of the task."""
-    held_out = set(task["test"][0])
-    found = [said for _, said in speeches(folder / "tinyshakespeare.txt")]
-    return [said for said in dict.fromkeys(found) if said not in held_out]
+def unlabelled_corpus(folder: pathlib.Path, *, test: int) -> list[str]:
+    """Returns what is said in Shakespeare, without the test rows of that task."""
+    path = folder / "tinyshakespeare.txt"
+    held_out = set(_drawn(_speakers(path)["test"], test)[0])
+    found = dict.fromkeys(said for _, said in speeches(path))
+    return [said for said in found if said not in held_out]
 
 
 def _small(corpus: Sequence[str]) -> Backbone:
@@ -187,11 +189,12 @@ def _sentiment(folder: pathlib.Path) -> dict[str, Rows]:
 def _entities(folder: pathlib.Path) -> dict[str, Rows]:
     found = {}
     for split in ("train", "test"):
-        text = (folder / f"{split}.conll").read_text(encoding="utf-8").strip()
+        lines = (folder / f"{split}.conll").read_text(encoding="utf-8").splitlines()
         texts, labels = [], []
-        for sentence in text.split("\n\n"):
-            rows = [line.split("\t") for line in sentence.splitlines() if "\t" in line]
-            if rows:
+        # Between sentences some lines hold a tab.
+        for is_sentence, group in itertools.groupby(lines, lambda x: bool(x.strip())):
+            if is_sentence:
+                rows = [line.split("\t") for line in group]
                 texts.append(" ".join(token for token, _ in rows))
                 labels.append("yes" if any(tag != "O" for _, tag in rows) else "no")
         found[split] = texts, labels

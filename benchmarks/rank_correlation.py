@@ -38,6 +38,7 @@ from tflearn.backbones import Backbone
 from tflearn.evaluation import transferability
 from tflearn.planning import scoring
 from tflearn.reports.report import headline
+from tflearn.support import files
 from tflearn.support.tensorflow import hidden_tensorflow
 from tflearn.training import optimizers
 
@@ -217,6 +218,8 @@ def main() -> None:
     flags = _flags()
     runs = pathlib.Path(flags.runs or tempfile.mkdtemp(prefix="rank_correlation_"))
     found = tasks(pathlib.Path(flags.data), train=flags.train, test=flags.test)
+    if flags.tasks:
+        found = {name: task for name, task in found.items() if name in flags.tasks}
     rows = list(_rows(found, flags, runs))
     summary = summarize(rows)
     print(tables(rows, summary))
@@ -245,28 +248,26 @@ def _rows(
     found: Mapping[str, Task], flags: argparse.Namespace, runs: pathlib.Path
 ) -> Iterator[dict[str, Any]]:
     """Scores and fine-tunes every candidate on every task."""
-    corpus = unlabelled_corpus(pathlib.Path(flags.data), found["Shakespeare speaker"])
+    corpus = unlabelled_corpus(pathlib.Path(flags.data), test=flags.test)
     sources = candidates(corpus, steps=flags.pretrain_steps, runs=runs)
     for task_name, task in found.items():
         for name, source in sources.items():
             place = runs / task_name.replace(" ", "_") / name.replace(" ", "_")
-            scores = score(source, task)
-            accuracy = [
-                fine_tune(
-                    source,
-                    task,
-                    steps=flags.steps,
-                    seed=seed,
-                    folder=place / f"seed{seed}",
-                )
-                for seed in flags.seeds
-            ]
-            row = {
-                "task": task_name,
-                "candidate": name,
-                "scores": scores,
-                "accuracy": accuracy,
-            }
+            kept = place / "row.json"
+            if not kept.is_file():
+                accuracy = [
+                    fine_tune(
+                        source,
+                        task,
+                        steps=flags.steps,
+                        seed=seed,
+                        folder=place / f"seed{seed}",
+                    )
+                    for seed in flags.seeds
+                ]
+                row = {"task": task_name, "candidate": name, "accuracy": accuracy}
+                files.write_json(kept, row | {"scores": score(source, task)})
+            row = files.read_json(kept)
             print(row, flush=True)
             yield row
 
@@ -290,6 +291,7 @@ def _flags() -> argparse.Namespace:
     parser.add_argument("--steps", type=int, default=90, help="of a run (90)")
     parser.add_argument("--pretrain_steps", type=int, default=300)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
+    parser.add_argument("--tasks", nargs="+", help="names of tasks (all)")
     parser.add_argument("--runs", help="run directories that stay; finished ones count")
     parser.add_argument("--results", help="folder of the JSON (benchmarks/results)")
     return parser.parse_args()

@@ -13,14 +13,18 @@ from typing import Any
 from tflearn import config, experiment
 from tflearn.backbones import Backbone
 from tflearn.commands.arguments import Arguments
-from tflearn.comparison import Arm, Comparison
+from tflearn.comparison import Arm, Comparison, curves
 from tflearn.distribution import Distribution, precision
 from tflearn.distribution import hardware as hardwares
 from tflearn.distribution.hardware import HERE, Hardware
-from tflearn.planning import arms, calibration, machine, search
+from tflearn.planning import arms, calibration, machine, search, survey
+from tflearn.planning.advice import advise
 from tflearn.planning.arms import DECLARED, Change
+from tflearn.planning.situation import Situation
 from tflearn.planning.stages import Target, plan_stage
+from tflearn.reports import advice as advices
 from tflearn.reports import plan as reports
+from tflearn.reports.advice import Advice
 from tflearn.reports.plan import PlannedRun
 from tflearn.support import storage
 from tflearn.support.console import console, say
@@ -93,16 +97,20 @@ def main(arguments: Arguments) -> int:
         groups.append([_here(here)])
     if away:
         groups.append([_away(x, base.distribution) for x in away])
-    runs = []
+    runs, situations = [], []
     for targets in groups:
         group = _Group(base, comparison, targets, arguments.regimes, plan.search)
         runs += group.plan()
+        situations.append(group.situation)
     runs += [_missing(base, x, why) for x, why in missing]
     folder = storage.local(arguments.output_dir or f"runs/{base.name}_plan")
     documented = [dataclasses.asdict(x) for x in wanted]
-    reports.write_plan(base.name, runs, folder, hardware=documented)
+    advice = _advise(situations, runs)
+    reports.write_plan(base.name, runs, folder, hardware=documented, advice=advice)
     storage.push(folder)
     _print(runs)
+    for line in advices.lines(advice) if advice else ():
+        say(line)
     shown = storage.shown(folder)
     say(f"nothing was trained; written: {shown}/plan.json, {shown}/plan.html")
     return 0
@@ -129,6 +137,22 @@ def _missing(base: experiment.Experiment, hardware: Hardware, why: str) -> Plann
     )
 
 
+def _advise(
+    situations: Sequence[Situation | None], runs: Sequence[PlannedRun]
+) -> Advice | None:
+    """Advises on the first hardware, by what was compiled for it."""
+    found = next((x for x in situations if x is not None), None)
+    if found is None:
+        return None
+    first = [x for x in runs if x.hardware == runs[0].hardware]
+    known = dataclasses.replace(
+        found,
+        too_large=[x.arm for x in first if x.fits is False],
+        is_compiled=any(x.fits is not None for x in first),
+    )
+    return advise(known)
+
+
 class _Group:
     """Hardware that computes in one precision, so that one build serves all of it."""
 
@@ -146,6 +170,7 @@ class _Group:
         self._names = names
         self._searches = searches
         self._is_here = targets[0].is_here
+        self.situation: Situation | None = None
         platform = targets[0].hardware.platform if self._is_here else "gpu"
         self._precision = (
             precision.by_rule(platform) if base.precision == "auto" else base.precision
@@ -162,6 +187,7 @@ class _Group:
                     dataclasses.replace(x, baseline=baseline) for x in self._targets
                 ]
             found, left_out = arms.settle(self._base, self._comparison, built)
+            self.situation = self._read(built, [x.name for x in found])
             runs += [
                 plan_stage(prepared, target, arm=DECLARED)
                 for target in self._targets
@@ -172,6 +198,27 @@ class _Group:
         for name, why in left_out if not self._names else ():
             runs += [self._failed(name, x, why) for x in self._targets]
         return runs
+
+    def _read(self, built: experiment.Built, names: Sequence[str]) -> Situation:
+        dataset = built.stages[-1].dataset
+        counts = curves.counts(
+            self._comparison,
+            rows=len(dataset.splits["train"]),
+            classes=len(dataset.classes),
+        )
+        found = survey.read(
+            built,
+            names,
+            seeds=len(self._comparison.seeds),
+            labels=min(counts, default=None),
+            has_values=self._is_here,
+        )
+        if self._is_here:
+            return found
+        first = self._targets[0].hardware
+        return dataclasses.replace(
+            found, device=first.name, memory_bytes=first.memory_bytes
+        )
 
     def _arm(self, arm: Arm) -> list[PlannedRun]:
         say(f"planning    {arm.name}")

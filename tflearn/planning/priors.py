@@ -35,7 +35,7 @@ SHORT_EPOCHS = 10.0
 #: Share of unknown tokens that makes a domain strange. House prior.
 UNKNOWN_SHARE = 0.01
 #: Pieces a word that make a domain strange. House prior, set between what MiniLM's
-#: vocabulary needs for English (1.1 to 1.3) and for German (1.9): docs/advice.md.
+#: vocabulary needs for English (1.03 to 1.23) and for German (1.71): docs/advice.md.
 PIECES_PER_WORD = 1.5
 #: Vocabularies of fewer tokens are of letters or bytes: their pieces tell nothing.
 LEAST_VOCABULARY = 2000
@@ -228,7 +228,7 @@ def _memory(situation: Situation) -> Iterator[Reason]:
             speaks_for=("lora", "frozen"),
             speaks_against=tuple(too_large),
         )
-    elif limit is not None and needed:
+    elif limit is not None and 0 < needed <= limit:
         yield Reason(
             sentence=f"Weights, gradients and moments take {bytes_text(needed)} of "
             f"{bytes_text(limit)} on {situation.device}: memory decides nothing here.",
@@ -244,7 +244,7 @@ def not_fitting(situation: Situation) -> tuple[str, ...]:
         situation: What is known: what was compiled, else what is counted.
     """
     limit = situation.memory_bytes
-    if situation.too_large:
+    if situation.too_large or situation.is_compiled:
         return _among(situation.too_large, situation)
     if limit is None or situation.state_bytes <= limit:
         return ()

@@ -106,6 +106,8 @@ class Situation:
         memory_bytes: What a device has.
         device: What it is called.
         too_large: Arms that were found not to fit.
+        is_compiled: Whether that was told by compiling all arms, so that what is
+            counted does not matter.
         epochs: How often a run sees its rows.
         seeds: Runs of an arm.
         tokens: What the vocabulary says.
@@ -125,6 +127,7 @@ class Situation:
     memory_bytes: float | None = None
     device: str = "this machine"
     too_large: Sequence[str] = ()
+    is_compiled: bool = False
     epochs: float | None = None
     seeds: int = 1
     tokens: Tokens | None = None

@@ -11,6 +11,7 @@ import pathlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from tflearn.reports import advice as advices
 from tflearn.reports import comparison_page, kept_arms, verdict
 from tflearn.reports.arms import ArmResult, LabelPoint
 from tflearn.reports.report import plain
@@ -86,6 +87,7 @@ def write_judged(
         What `compare.json` holds.
     """
     folder = pathlib.Path(folder)
+    advice = advices.read(folder)
     found = plain(
         {
             "title": title,
@@ -96,11 +98,14 @@ def write_judged(
             "winner": judged.winner,
             "notes": notes,
             "beside": beside,
+            "advice": advice and advice.to_json(),
             "pairs": [dataclasses.asdict(pair) for pair in judged.pairs],
             "arms": [kept_arms.told(arm) for arm in arms],
         }
     )
-    page = comparison_page.draw(title, arms, judged, folder=folder, notes=notes)
+    page = comparison_page.draw(
+        title, arms, judged, folder=folder, notes=notes, advice=advice
+    )
     files.write_text(folder / "compare.html", page)
     files.write_text(folder / "compare.csv", kept_arms.points_csv(arms))
     kept_arms.write_resamples(arms, folder)

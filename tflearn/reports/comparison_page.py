@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from tflearn.reports import comparison_plots, html, label_claims
+from tflearn.reports.advice import PRIOR, Advice
 from tflearn.reports.arms import ArmResult
 from tflearn.reports.claims import Claim
 from tflearn.reports.report import estimate_text
@@ -27,6 +28,7 @@ def draw(
     *,
     folder: pathlib.Path,
     notes: Sequence[str] = (),
+    advice: Advice | None = None,
 ) -> str:
     """Draws the page, and its figures as files in `plots/`.
 
@@ -36,6 +38,7 @@ def draw(
         judged: The verdict.
         folder: Where the page will lie.
         notes: What the reader must know beside the verdict.
+        advice: What was said before anything was trained.
 
     Returns:
         The page. Columns and figures that no arm has anything for are left out.
@@ -57,6 +60,8 @@ def draw(
         pairs=judged.pairs,
         plots=plots,
         notes=notes,
+        advice=advice,
+        prior=PRIOR,
         interval_note=_INTERVAL_NOTE,
         known=_known(arms),
         labels=_label_rows(arms),

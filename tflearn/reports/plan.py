@@ -13,6 +13,7 @@ from typing import Any
 
 import rich.table
 
+from tflearn.reports.advice import PRIOR, Advice
 from tflearn.reports.report import plain
 from tflearn.support import environment, files, secrets
 from tflearn.support.units import bytes_text, count_text, duration_text
@@ -216,6 +217,7 @@ def write_plan(
     folder: pathlib.Path,
     *,
     hardware: Sequence[Mapping[str, Any]],
+    advice: Advice | None = None,
 ) -> dict[str, Any]:
     """Writes `plan.json` and `plan.html`.
 
@@ -224,6 +226,7 @@ def write_plan(
         runs: What was planned.
         folder: Where to write; made if need be.
         hardware: What the documented peaks are, one a kind.
+        advice: Which arms are worth running.
 
     Returns:
         What `plan.json` holds.
@@ -237,6 +240,7 @@ def write_plan(
             "origins": dict(ORIGINS),
             "runs": [dataclasses.asdict(run) for run in runs],
             "hardware": list(hardware),
+            "advice": advice and advice.to_json(),
             "versions": environment.versions(),
             "machine": environment.hardware(),
         }
@@ -256,6 +260,8 @@ def write_plan(
         ],
         hardware=hardware,
         origins=ORIGINS,
+        advice=advice,
+        prior=PRIOR,
     )
     files.write_text(folder / "plan.html", page)
     files.write_json(folder / "plan.json", secrets.redact_all(found))
