@@ -6,7 +6,10 @@ own, in turn, on the same files and weights. `--last` trains so many of the six 
 too.
 
 - tflearn: the shipped experiment with an empty cache; `kept` is the same command again
-  in another output directory, with the features of the first.
+  in another output directory, with the features of the first. The experiment of a head
+  alone allows its features to be 1 % off (`Stage.cache_tolerance`), so that processors
+  with matrix units round what they multiply to bfloat16; `exact` allows nothing. All
+  others compute in float32.
 - keras: KerasHub's backbone and tokenizer, padded to 64, Keras `fit`, body frozen.
 - torch: transformers, padded to the longest of a batch, body frozen.
 - pass: one bare forward pass of KerasHub's backbone over the rows of all splits, sorted
@@ -210,13 +213,17 @@ CONTENDERS = {
 # --- The comparison -------------------------------------------------------------------
 
 
-def run_tflearn(flags: argparse.Namespace, work: str, name: str) -> dict[str, Any]:
+def run_tflearn(
+    flags: argparse.Namespace, work: str, name: str, *, exact: bool = False
+) -> dict[str, Any]:
     """Runs the shipped experiment; its cache lies in `work`."""
     output = pathlib.Path(work) / name
     file = "sst2_partial" if flags.last else "sst2_frozen"
     bindings = [f"FOLDER = '{flags.data}'", f"EPOCHS = '{flags.epochs} epochs'"]
     if flags.last:
         bindings.append(f"regimes.partial.last = {flags.last}")
+    if exact:
+        bindings.append("experiment.Stage.cache_tolerance = 0.0")
     if flags.cache:
         bindings.append(f"experiment.Stage.cache = '{flags.cache}'")
     command = [
@@ -268,6 +275,9 @@ def compare(flags: argparse.Namespace) -> dict[str, Numbers]:
                 "tflearn": run_tflearn(flags, work, "first"),
                 "kept": run_tflearn(flags, work, "kept"),
             }
+        if not flags.last:
+            with tempfile.TemporaryDirectory() as work:
+                found["exact"] = run_tflearn(flags, work, "exact", exact=True)
         found |= {name: run_contender(flags, name) for name in peers}
         for name, numbers in found.items():
             rounds.setdefault(name, []).append(numbers)

@@ -1,8 +1,16 @@
 """How long from the command to the first step, and the second time?
 
-The same small network and rows: a bare Keras script, and tflearn's quickstart with its
-run directory, validation and report switched to one step. Every start is a process of
-its own; `first` has an empty cache of compiled steps, `second` the one `first` left.
+Each start is a process of its own, timed from the command to the end of the first step
+of training; all load scikit-learn's digits 0 to 4 and train the same ResNet of KerasHub
+with a linear head on 32 of them:
+
+- keras: a bare script, as one would write it;
+- keras without tensorflow: the same where TensorFlow is not installed. KerasHub imports
+  it on every backend where it is, and tflearn on JAX prevents that. On JAX alone;
+- tflearn first: the quickstart in an empty run directory, nothing compiled before. What
+  it does beyond the script: reads the declaration, builds and checks both stages,
+  splits, fingerprints, writes the run directory and a checkpoint of step 0;
+- tflearn second: the same again in another directory, with what `first` has compiled.
 
 Run: python -m benchmarks.start_up [--repeats 5] [--backend jax]
      [--gin_file quickstart/digits.gin]
@@ -28,29 +36,52 @@ _MARK = "FIRST STEP"
 _BARE = f"""
 import os
 import keras
-import numpy as np
+import keras_hub
 from sklearn.datasets import load_digits
 
-x, y = load_digits(return_X_y=True)
+images, labels = load_digits(return_X_y=True)
+images = images[labels < 5].reshape(-1, 8, 8, 1).astype("float32")
+images, labels = images.repeat(4, axis=1).repeat(4, axis=2), labels[labels < 5]
 keras.utils.set_random_seed(0)
-model = keras.Sequential([
-    keras.Input((64,)),
-    keras.layers.Dense(64, activation="gelu"),
-    keras.layers.Dense(64, activation="gelu"),
-    keras.layers.Dense(10),
-])
+backbone = keras_hub.models.ResNetBackbone(
+    input_conv_filters=[64],
+    input_conv_kernel_sizes=[3],
+    stackwise_num_filters=[64, 128],
+    stackwise_num_blocks=[1, 1],
+    stackwise_num_strides=[1, 2],
+    block_type="basic_block",
+    image_shape=(32, 32, 1),
+)
+pooled = keras.layers.GlobalAveragePooling2D()(backbone.output)
+model = keras.Model(backbone.input, keras.layers.Dense(5)(pooled))
 model.compile(
-    keras.optimizers.AdamW(1e-3),
+    keras.optimizers.AdamW(3e-3),
     keras.losses.SparseCategoricalCrossentropy(from_logits=True),
     weighted_metrics=["accuracy"],
 )
-model.fit(x[:32].astype("float32"), y[:32], batch_size=32, verbose=0)
+model.fit(images[:32], labels[:32], batch_size=32, verbose=0)
 print("{_MARK}", flush=True)
 os._exit(0)
 """
+_NO_TENSORFLOW = """
+import sys
+
+class Absent:
+    def find_spec(self, name, path=None, target=None):
+        if name.split(".")[0] in ("tensorflow", "tensorflow_text"):
+            raise ModuleNotFoundError(name)
+
+sys.meta_path.insert(0, Absent())
+"""
 _OURS = f"""
 import os, sys
+
+# As `python -m tflearn.run` starts.
+flags, sys.argv = sys.argv[2:], ["-m"]
 from tflearn.run import main
+from tflearn.support import absence
+
+absence.import_keras()
 from tflearn.training import loop
 
 train = loop.train
@@ -63,7 +94,7 @@ def once(model, batches, *, schedule, **rest):
     os._exit(0)
 
 loop.train = once
-sys.exit(main(sys.argv[1:]))
+sys.exit(main(flags))
 """
 
 
@@ -91,13 +122,17 @@ def one_round(flags: argparse.Namespace) -> dict[str, float]:
     found = {}
     with tempfile.TemporaryDirectory() as work:
         ours = common | {"TFLEARN_CACHE": f"{work}/cache"}
-        base = [sys.executable, "-c", _OURS, f"--gin_file={flags.gin_file}"]
+        base = [sys.executable, "-c", _OURS, "tflearn.run"]
+        base += [f"--gin_file={flags.gin_file}"]
         base += [f"--gin_bindings={x}" for x in flags.binding]
         for name in ("first", "second"):
             command = [*base, f"--output_dir={work}/{name}"]
             found[f"tflearn {name}"] = start(command, ours)
         if not flags.binding:
             found["keras"] = start([sys.executable, "-c", _BARE], common)
+            if flags.backend == "jax":
+                alone = [sys.executable, "-c", _NO_TENSORFLOW + _BARE]
+                found["keras without tensorflow"] = start(alone, common)
     return found
 
 

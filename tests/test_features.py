@@ -22,6 +22,7 @@ from tflearn import experiment, heads, objectives, regimes
 from tflearn.backbones import graph
 from tflearn.backbones.cut import cut
 from tflearn.data import Data
+from tflearn.distribution import products
 from tflearn.support.errors import ConfigError, RunError
 from tflearn.training import assessment, execution, phases
 from tflearn.training.checkpoints import Checkpoints
@@ -331,12 +332,13 @@ def test_the_fastest_precision_within_the_tolerance_is_taken(monkeypatch, capsys
     clock = {"bfloat16": 1.0, "float16": 2.0}
     run = precision._timed
 
-    def timed(prefix, batches):
-        given, _ = run(prefix, batches)
+    def timed(prefix, batch):
+        given, _ = run(prefix, batch)
         policy = prefix.calls[-1].operation.dtype_policy.compute_dtype
         return given, clock.get(policy, 4.0)
 
     monkeypatch.setattr(precision, "_timed", timed)
+    monkeypatch.setattr(precision, "_lower", lambda: ("bfloat16", "float16"))
     prepared = prepare()
     planned = plan.plan(prepared)
     examples = prepared.examples["train"]
@@ -351,6 +353,49 @@ def test_the_fastest_precision_within_the_tolerance_is_taken(monkeypatch, capsys
         assert found == expected
     assert "bfloat16 1 s, off by 0.00" in capsys.readouterr().out
     assert {x.operation.dtype_policy.name for x in planned.prefix.calls} == {"float32"}
+
+
+@pytest.mark.skipif(keras.backend.backend() != "jax", reason="XLA's products alone")
+def test_products_alone_can_be_rounded(monkeypatch) -> None:
+    monkeypatch.setattr(products, "_SMALLEST", 2)
+    prepared = prepare()
+    prefix = plan.plan(prepared).prefix
+    batch = prepared.examples["train"].batch(np.arange(16))
+    exact = prefix.predict_on_batch(batch)["features_0"]
+    with precision.computed_in(prefix, precision.PRODUCTS):
+        near = prefix.predict_on_batch(batch)["features_0"]
+    assert near.dtype == "float32"
+    assert 0 < np.max(np.abs(near - exact)) < 0.02 * np.max(np.abs(exact))
+    again = prefix.predict_on_batch(batch)["features_0"]
+    np.testing.assert_array_equal(again, exact)
+
+
+def test_what_was_measured_once_is_not_measured_again(monkeypatch) -> None:
+    prepared, seen = prepare(cache_tolerance=0.5), []
+    planned = plan.plan(prepared)
+
+    def choose(*_, **__):
+        seen.append("measured")
+        return "bfloat16"
+
+    monkeypatch.setattr(precision, "choose", choose)
+    for _ in range(2):
+        found = gather.gather(prepared, planned, declared=None)
+        assert found.precision == "bfloat16"
+    assert seen == ["measured"]
+    less = dataclasses.replace(prepared.stage, cache_tolerance=0.4)
+    other = dataclasses.replace(prepared, stage=less)
+    gather.gather(other, planned, declared=None)
+    assert len(seen) == 2
+
+
+def test_where_nothing_is_faster_nothing_is_measured(monkeypatch, capsys) -> None:
+    monkeypatch.setattr(precision, "_lower", tuple)
+    prepared = prepare()
+    examples = prepared.examples["train"]
+    prefix = plan.plan(prepared).prefix
+    assert precision.choose(prefix, examples, batch_size=16, tolerance=1.0) == "float32"
+    assert "faster in no other" in capsys.readouterr().out
 
 
 def test_a_lower_precision_stays_near_and_is_kept_apart(tmp_path, monkeypatch) -> None:

@@ -6,6 +6,10 @@ after converting. Keras asks for bfloat16 results, and two of three products of 
 training step have a transposed operand. Here the compiled step asks for the same
 numbers in the form that is fast: operands are laid out first, products are summed in
 float32, and the result is rounded to bfloat16 as before.
+
+Where float32 is declared, and a caller may be a little off, float32 products can be
+computed of operands that are rounded to bfloat16. Everything between them stays in
+float32, which these CPUs are faster in.
 """
 
 from __future__ import annotations
@@ -67,11 +71,15 @@ def has_matrix_units() -> bool:
     return info.exists() and " amx_bf16" in info.read_text()
 
 
-def transformed(step: Callable[..., Any]) -> Callable[..., Any]:
-    """Returns a function whose bfloat16 products have the fast form.
+def transformed(
+    step: Callable[..., Any], *, dtype: str = "bfloat16"
+) -> Callable[..., Any]:
+    """Returns a function whose products have the fast form.
 
     Args:
         step: A function of arrays, as JAX traces it.
+        dtype: Type of the products that get it. With `float32` their operands are
+            rounded to bfloat16.
 
     Returns:
         A function with the same arguments and results; products are summed in float32
@@ -82,13 +90,15 @@ def transformed(step: Callable[..., Any]) -> Callable[..., Any]:
     def fast(*arguments: Any) -> Any:
         traced, shape = jax.make_jaxpr(step, return_shape=True)(*arguments)
         leaves = jax.tree.leaves(arguments)
-        results = _evaluate(traced.jaxpr, traced.consts, leaves)
+        results = _evaluate(traced.jaxpr, traced.consts, leaves, dtype)
         return jax.tree.unflatten(jax.tree.structure(shape), results)
 
     return fast
 
 
-def _evaluate(jaxpr: Any, constants: Sequence[Any], arguments: Sequence[Any]) -> Any:
+def _evaluate(
+    jaxpr: Any, constants: Sequence[Any], arguments: Sequence[Any], dtype: str
+) -> Any:
     """Computes what a traced function does, its products in the fast form."""
     from jax.extend.core import Literal
 
@@ -98,19 +108,19 @@ def _evaluate(jaxpr: Any, constants: Sequence[Any], arguments: Sequence[Any]) ->
         inputs = [
             x.val if isinstance(x, Literal) else values[x] for x in equation.invars
         ]
-        results = _apply(equation, inputs)
+        results = _apply(equation, inputs, dtype)
         values |= dict(zip(equation.outvars, results, strict=True))
     return [x.val if isinstance(x, Literal) else values[x] for x in jaxpr.outvars]
 
 
-def _apply(equation: Any, inputs: Sequence[Any]) -> Sequence[Any]:
+def _apply(equation: Any, inputs: Sequence[Any], dtype: str) -> Sequence[Any]:
     primitive, parameters = equation.primitive, equation.params
-    if primitive.name == "dot_general" and _is_slow(equation, *inputs):
+    if primitive.name == "dot_general" and _is_slow(equation, *inputs, dtype):
         left, right = inputs
-        return [_product(left, right, parameters["dimension_numbers"])]
+        return [_product(left, right, parameters["dimension_numbers"], dtype)]
     inside = parameters.get("jaxpr", parameters.get("call_jaxpr"))
     if primitive.name in _CALLS and hasattr(inside, "consts"):
-        return _evaluate(inside.jaxpr, inside.consts, inputs)
+        return _evaluate(inside.jaxpr, inside.consts, inputs, dtype)
     bound = primitive.get_bind_params(parameters)
     # Older releases of JAX return functions and parameters apart.
     functions, bound = bound if isinstance(bound, tuple) else ((), bound)
@@ -118,11 +128,11 @@ def _apply(equation: Any, inputs: Sequence[Any]) -> Sequence[Any]:
     return results if primitive.multiple_results else [results]
 
 
-def _is_slow(equation: Any, a: Any, b: Any) -> bool:
-    """Returns whether a product is one of bfloat16 matrices, and large enough."""
+def _is_slow(equation: Any, a: Any, b: Any, dtype: str) -> bool:
+    """Returns whether a product is one of matrices of a type, and large enough."""
     (summed, _), (batched, _) = equation.params["dimension_numbers"]
     types = {str(x.dtype) for x in (a, b, equation.outvars[0].aval)}
-    if types != {"bfloat16"} or batched:
+    if types != {dtype} or batched:
         return False
     inner = math.prod(a.shape[i] for i in summed)
     if not inner:
@@ -130,7 +140,7 @@ def _is_slow(equation: Any, a: Any, b: Any) -> bool:
     return min(inner, a.size // inner, b.size // inner) >= _SMALLEST
 
 
-def _product(a: Any, b: Any, dimensions: Any) -> Any:
+def _product(a: Any, b: Any, dimensions: Any, dtype: str) -> Any:
     """Multiplies two arrays as matrices without transposed operands."""
     import jax
 
@@ -140,9 +150,10 @@ def _product(a: Any, b: Any, dimensions: Any) -> Any:
     free_b = [i for i in range(b.ndim) if i not in summed_b]
     shape = [a.shape[i] for i in free_a] + [b.shape[i] for i in free_b]
     inner = math.prod(a.shape[i] for i in summed_a)
+    a, b = a.astype("bfloat16"), b.astype("bfloat16")
     a = a.transpose((*free_a, *summed_a)).reshape(-1, inner)
     b = b.transpose((*summed_b, *free_b)).reshape(inner, -1)
     # Otherwise XLA would take the transpositions back into the product.
     a, b = lax.optimization_barrier((a, b))
     result = lax.dot(a, b, preferred_element_type=jax.numpy.float32)
-    return result.astype("bfloat16").reshape(shape)
+    return result.astype(dtype).reshape(shape)

@@ -12,10 +12,11 @@ from tflearn.data import pipeline
 from tflearn.support.units import count_text
 from tflearn.training.features.examples import Arrays, FeatureExamples, Field
 from tflearn.training.features.passes import passes
+from tflearn.training.features.precision import PRODUCTS
 from tflearn.training.stage import Prepared
 
 #: How far outputs from features may lie from live ones, relative to the largest.
-TOLERANCES = {"float32": 1e-3, "float16": 2e-2, "bfloat16": 5e-2}
+TOLERANCES = {"float32": 1e-3, "float16": 2e-2, PRODUCTS: 2e-2, "bfloat16": 5e-2}
 _SAMPLE = 128
 
 

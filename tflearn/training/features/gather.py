@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import shutil
 import time
 from collections.abc import Mapping, Sequence
 
+import keras
 import numpy as np
 
 from tflearn.data import pipeline
+from tflearn.support import compiled, environment, system
 from tflearn.support import files as plain_files
-from tflearn.support import system
 from tflearn.support.console import say
 from tflearn.support.errors import RunError
 from tflearn.training.features import files, keys, precision, views
@@ -70,7 +72,6 @@ def gather(prepared: Prepared, planned: Plan, *, declared: str | None) -> Gather
         RunError: They cannot be written where they have to be.
     """
     began = time.perf_counter()
-    name = declared or _precision(prepared, planned)
     weights = keys.of_prefix(planned.prefix)
     made: dict[str, list[FeatureExamples]] = {}
     found = {}
@@ -78,6 +79,7 @@ def gather(prepared: Prepared, planned: Plan, *, declared: str | None) -> Gather
     size = prepared.stage.eval_batch_size
     # What is compiled for one split serves the others.
     fits = fitting([prepared.examples[x] for x in splits], size)
+    name = declared or _precision(prepared, planned, weights, fits)
     with precision.computed_in(planned.prefix, name):
         for split in splits:
             made[split] = []
@@ -101,16 +103,31 @@ def gather(prepared: Prepared, planned: Plan, *, declared: str | None) -> Gather
     )
 
 
-def _precision(prepared: Prepared, planned: Plan) -> str:
+def _precision(
+    prepared: Prepared, planned: Plan, weights: str, fits: Sequence[int]
+) -> str:
+    """Measures what the prefix runs in, or finds what was measured here before."""
     stage = prepared.stage
     if not stage.cache_tolerance:
         return "float32"
-    return precision.choose(
+    here = [compiled.machine(), *keras.distribution.list_devices()]
+    asked = [stage.cache_tolerance, stage.eval_batch_size, *fits]
+    measured = plain_files.digest(weights, f"{asked} {here} {environment.versions()}")
+    path = files.root() / f"precision.{measured}.json"
+    if path.exists() and stage.cache != "memory":
+        return plain_files.read_json(path)["precision"]
+    found = precision.choose(
         planned.prefix,
         prepared.examples["train"],
         batch_size=stage.eval_batch_size,
         tolerance=stage.cache_tolerance,
+        fits=fits,
     )
+    if stage.cache != "memory":
+        # What cannot be kept is measured again.
+        with contextlib.suppress(OSError):
+            plain_files.write_json(path, {"precision": found})
+    return found
 
 
 def _features(
