@@ -35,5 +35,7 @@ def columns() -> tuple[str, ...]:
 
 def _columns(examples: Examples) -> dict[str, Sequence[Any]]:
     x, y = examples
-    named = {name: x[:, place].tolist() for place, name in enumerate(columns())}
+    named: dict[str, Sequence[Any]] = {
+        name: x[:, place].tolist() for place, name in enumerate(columns())
+    }
     return named | {"label": ["ab"[label] for label in y]}

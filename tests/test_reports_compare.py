@@ -6,6 +6,7 @@ import csv
 import dataclasses
 import json
 import pathlib
+import re
 import shutil
 from collections.abc import Sequence
 from typing import Any
@@ -79,7 +80,7 @@ class TestVerdict:
         assert found.winner is None
         assert "Too close to call between full and frozen" in found.text
         assert "The cheapest of them is" in found.text
-        assert "scratch (0.2) is worse than the best" in found.text
+        assert "scratch (0.200) is worse than the best" in found.text
 
     def test_seeds_that_differ_take_a_claim_back(self) -> None:
         steady = [arm("a", 0.80, 0.80, 0.80), arm("b", 0.85, 0.85, 0.85)]
@@ -391,6 +392,10 @@ class TestFiles:
             assert claim["rests_on"] in page
             assert f'<li id="claim-{place}"' in page
             assert f'href="#claim-{place}"' in page
+        notes = re.findall(r'<li id="claim-.*?</li>', page)
+        for claim, note in zip(found["claims"], notes, strict=True):
+            for number in re.findall(r"\d+\.\d+", claim["sentence"]):
+                assert number in note, claim["sentence"]
         (pair,) = found["pairs"]
         figures = found["claims"][0]["figures"]
         assert figures["full over frozen"]["p"] == pair["corrected"]

@@ -161,7 +161,7 @@ def _band(ax: Axes, arm: ArmResult, color: str) -> None:
 def _label_curve(ax: Axes, name: str, curve: label_claims.Curve, color: str) -> None:
     found = [(count, point.estimate) for count, point in curve.items()]
     counts = [count for count, _ in found]
-    values = [estimate["value"] for _, estimate in found]
+    values = [estimate["value"] or 0.0 for _, estimate in found]
     ends = [
         (count, x["low"], x["high"])
         for count, x in found

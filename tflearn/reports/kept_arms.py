@@ -170,8 +170,8 @@ def _arm(row: Mapping[str, Any], resampled: Mapping[str, Any]) -> ArmResult:
         )
         for point in row["points"]
     )
-    fields = _fields(ArmResult, row) | {"points": points}
-    return ArmResult(**fields, resampled=_arrays(kept["all"]))
+    found = ArmResult(**_fields(ArmResult, row))
+    return dataclasses.replace(found, points=points, resampled=_arrays(kept["all"]))
 
 
 def _fields(cls: type, row: Mapping[str, Any]) -> dict[str, Any]:

@@ -94,7 +94,10 @@ def draw(ax: Axes, panel: Panel, colors: Mapping[str, str]) -> None:
         colors: By arm.
     """
     ax.set_xscale("log")
-    places = {a.name: (c, a.mean) for a, c in zip(panel.arms, panel.costs, strict=True)}
+    places = {
+        arm.name: (cost, arm.mean or 0.0)
+        for arm, cost in zip(panel.arms, panel.costs, strict=True)
+    }
     line = [places[name] for name in panel.front]
     ax.plot(*zip(*line, strict=True), color=INK, lw=1.0, ls=(0, (4, 3)), zorder=1)
     for arm in panel.arms:
@@ -123,20 +126,18 @@ def _room(ax: Axes, costs: Sequence[float]) -> None:
     ax.xaxis.set_minor_formatter(NullFormatter())
 
 
-def _names(
-    ax: Axes, panel: Panel, places: Mapping[str, tuple[float, float | None]]
-) -> None:
+def _names(ax: Axes, panel: Panel, places: Mapping[str, tuple[float, float]]) -> None:
     """Writes each arm's name beside its point, and moves apart what would overlap."""
     low, high = ax.get_ylim()
-    order = sorted(places, key=lambda name: places[name][1] or 0.0)
-    heights = np.array([((places[x][1] or 0.0) - low) / (high - low) for x in order])
+    order = sorted(places, key=lambda name: places[name][1])
+    heights = np.array([(places[x][1] - low) / (high - low) for x in order])
     # The front rises to the right of its points: names lie below it.
     heights -= [0.5 * _LINE * (name in panel.front) for name in order]
     for name, height in zip(order, spread(heights, _LINE), strict=True):
         cost, mean = places[name]
         ax.annotate(
             shortened(name),
-            (cost, mean or 0.0),
+            (cost, mean),
             xytext=(8, height),
             textcoords=("offset points", "axes fraction"),
             va="center",

@@ -18,6 +18,7 @@ from tflearn.reports.claims import (
     took,
     value_text,
 )
+from tflearn.reports.report import estimate_text
 from tflearn.support.units import duration_text
 
 # Less of a difference in time is as likely due to the machine.
@@ -158,7 +159,9 @@ def _worse(behind: Sequence[ArmResult], lead: Mapping[str, Difference]) -> list[
     if not behind:
         return []
     are = "is" if len(behind) == 1 else "are"
-    values = listed([f"{arm.name} ({arm.mean:.3g})" for arm in behind])
+    values = listed(
+        [f"{arm.name} ({estimate_text({'value': arm.mean})})" for arm in behind]
+    )
     figures = {k: v for arm in behind for k, v in over(lead[arm.name]).items()}
     figures |= {k: v for arm in behind for k, v in reached(arm).items()}
     sentence = f"{values} {are} worse than the best."
