@@ -12,11 +12,16 @@ import pytest
 
 from tflearn import backbones, data, experiment, objectives, regimes
 from tflearn.backbones import vocabularies
+from tflearn.comparison import Arm, Comparison, settling
 from tflearn.evaluation import transferability
-from tflearn.planning import priors, scoring, survey
+from tflearn.planning import advising, priors, scoring, survey
 from tflearn.planning.advice import advise
 from tflearn.planning.situation import OwnLoss, Probe, Situation, Tokens
+from tflearn.reports import advice as advices
+from tflearn.reports import compare, plan
 from tflearn.reports.advice import PRIOR, Advice, lines
+from tflearn.reports.arms import ArmResult
+from tflearn.reports.plan import PlannedRun
 from tflearn.training import optimizers
 
 ARMS = ("scratch", "frozen", "partial", "lora", "full")
@@ -300,3 +305,42 @@ def test_the_probe_is_the_score_of_the_ranking() -> None:
         )
     scores = transferability.scores(features.values, features.targets)
     assert found.score == scores["ridge"] and found.error == scores["ridge_error"]
+
+
+def test_pages_and_files_of_plans_and_comparisons_hold_it(tmp_path) -> None:
+    found = advise(situation(fewest=5))
+    run = PlannedRun(stage="tune", arm="full", hardware="here")
+    planned = plan.write_plan("wine", [run], tmp_path, hardware=(), advice=found)
+    advices.write(found, situation().to_json(), tmp_path)
+    arm = ArmResult(
+        name="full",
+        seeds=(0,),
+        metric="accuracy",
+        estimates=[{"value": 0.5}],
+        trainable_parameters=1,
+        total_parameters=1,
+        seconds=[1.0],
+    )
+    compared = compare.write_comparison("wine", [arm], tmp_path)
+    # Drawn again, it is what was said before the arms ran.
+    again = compare.redraw(tmp_path)
+    for told in (planned, compared, again):
+        assert told["advice"]["summary"] == found.summary
+        assert told["advice"]["prior"] == PRIOR
+    for page in ("plan.html", "compare.html"):
+        text = (tmp_path / page).read_text()
+        assert "A prior" in text and "5 labels" in text and "arXiv:2002.06305" in text
+
+
+def test_a_comparison_is_advised_once(tmp_path) -> None:
+    base = wine()
+    declared = Comparison(arms=(Arm(name="full"), Arm(name="mine")))
+    settled = settling.settle(base, declared, tmp_path)
+    found = advising.advised(base, declared, settled, tmp_path)
+    assert list(found.arms) == ["full"]
+    assert "no opinion on mine" in found.unknown[-1]
+    kept = json.loads((tmp_path / "advice.json").read_text())
+    assert kept["situation"]["probe"]["rows"] == kept["situation"]["rows"]
+    (tmp_path / "advice.json").write_text(json.dumps(kept | {"arms": ["said before"]}))
+    again = advising.advised(base, declared, settled, tmp_path)
+    assert again.arms == ("said before",)
