@@ -4,7 +4,7 @@ Small classification tasks are built so that one arm is best, or none is:
 
 * scratch: the backbone is saturated on directions that do not matter, so that it has no
   features for the task and passes on no gradient;
-* frozen: 32 labels, some of them wrong, and features that suffice;
+* frozen: 32 labels, one in ten wrong, and features that suffice;
 * full: the features tell one half of what decides, a product that is hard to learn, and
   lack the other, a direction that 1,024 labels show;
 * tie: labels are coin flips, so that no arm can know anything ("coin"), or all three
@@ -196,17 +196,16 @@ def main() -> None:
     trainers = {name: Trainer(name) for name in KINDS}
     same = {f"full, seeds {i}": trainers["full"] for i in (0, 100, 200)}
     offsets = {name: 100 * place for place, name in enumerate(same)}
-    summary, cases = {}, {}
+    verdicts, cases = {}, {}
     for kind in (*KINDS, *TIES):
         count = flags.tasks if kind in KINDS else flags.ties
         arms = same if kind == "same" else trainers
         found = [compare(make_task(kind, i), arms, offsets) for i in range(count)]
-        summary[kind], cases[kind] = _count(kind, found), found
-        print(kind, summary[kind], flush=True)
+        verdicts[kind], cases[kind] = _count(kind, found), found
+        print(kind, verdicts[kind], flush=True)
     record = {
         "question": "Is the verdict right where the answer was planted?",
-        "unit": "tasks",
-        "summary": summary,
+        "verdicts": verdicts,
         "cases": cases,
     }
     measuring.write("planted_verdicts", record, results=flags.results)
