@@ -115,7 +115,7 @@ def _evaluate(
 
 def _apply(equation: Any, inputs: Sequence[Any], dtype: str) -> Sequence[Any]:
     primitive, parameters = equation.primitive, equation.params
-    if primitive.name == "dot_general" and _is_slow(equation, *inputs, dtype):
+    if primitive.name == "dot_general" and _is_slow(equation, inputs, dtype):
         left, right = inputs
         return [_product(left, right, parameters["dimension_numbers"], dtype)]
     inside = parameters.get("jaxpr", parameters.get("call_jaxpr"))
@@ -128,8 +128,9 @@ def _apply(equation: Any, inputs: Sequence[Any], dtype: str) -> Sequence[Any]:
     return results if primitive.multiple_results else [results]
 
 
-def _is_slow(equation: Any, a: Any, b: Any, dtype: str) -> bool:
+def _is_slow(equation: Any, operands: Sequence[Any], dtype: str) -> bool:
     """Returns whether a product is one of matrices of a type, and large enough."""
+    a, b = operands
     (summed, _), (batched, _) = equation.params["dimension_numbers"]
     types = {str(x.dtype) for x in (a, b, equation.outvars[0].aval)}
     if types != {dtype} or batched:
