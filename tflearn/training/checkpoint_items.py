@@ -58,9 +58,10 @@ class Items:
         """Names the items, so that a new process can ask what a checkpoint holds."""
         import orbax.checkpoint as ocp
 
+        # Trained weights hardly get smaller, and training would wait for the cores.
         return {
-            "state": ocp.StandardCheckpointHandler(),
-            "unfinished": ocp.StandardCheckpointHandler(),
+            "state": ocp.PyTreeCheckpointHandler(use_compression=False),
+            "unfinished": ocp.PyTreeCheckpointHandler(use_compression=False),
             "record": ocp.JsonCheckpointHandler(),
         }
 
@@ -76,11 +77,11 @@ class Items:
         sums = {f"{i:04d}": saved_form(x) for i, x in enumerate(metrics)}
         digests = variables.digests(arrays) | variables.digests(_named(sums))
         items: dict[str, Any] = {
-            "state": self._args.StandardSave(arrays),
+            "state": self._args.PyTreeSave(arrays),
             "record": self._args.JsonSave({**record, "step": step, _DIGESTS: digests}),
         }
         if sums:
-            items["unfinished"] = self._args.StandardSave(sums)
+            items["unfinished"] = self._args.PyTreeSave(sums)
         self._manager.save(step, args=self._args.Composite(**items))
 
     def held(self, step: int) -> dict[str, Any]:
@@ -120,12 +121,12 @@ class Items:
             for path, x in state.items()
         }
         items: dict[str, Any] = {
-            "state": self._args.StandardRestore(target),
+            "state": self._restored_as(target),
             "record": self._args.JsonRestore(),
         }
         if unfinished:
             sums = {name: _empty(x) for name, x in unfinished.items()}
-            items["unfinished"] = self._args.StandardRestore(sums)
+            items["unfinished"] = self._restored_as(sums)
         try:
             saved = self._manager.restore(step, args=self._args.Composite(**items))
             record, arrays = dict(saved["record"]), saved["state"]
@@ -140,6 +141,13 @@ class Items:
             raise self._damaged(step, f"{changed[0]} is not what was written")
         metrics = [np.asarray(sums[name]) for name in sorted(sums)]
         return Content(arrays=arrays, record=record, metrics=metrics)
+
+    def _restored_as(self, target: dict[str, Any]) -> Any:
+        """Asks for arrays of the kind, type and place of a target."""
+        from orbax.checkpoint import checkpoint_utils
+
+        kinds = checkpoint_utils.construct_restore_args(target)
+        return self._args.PyTreeRestore(item=target, restore_args=kinds)
 
     def _damaged(self, step: int, found: object) -> Damaged:
         if isinstance(found, Exception):
