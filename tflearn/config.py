@@ -16,13 +16,14 @@ import re
 import tokenize
 import types
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any, Protocol
+from typing import Any
 
 import gin
 from gin import config as gin_config
 from gin import config_parser
 from tflearn.support import errors
 from tflearn.support.declarations import checks, names, permissions, statements, usage
+from tflearn.support.declarations.flags import Flags
 from tflearn.support.declarations.imports import Scanner
 from tflearn.support.declarations.reader import Parsed, Reader
 from tflearn.support.declarations.statements import Binding, Macro, Place, Reference
@@ -38,25 +39,6 @@ _TRAIL = re.compile(r"\n  (?:No values supplied|In call to configurable '(\w+)')
 _MISSING = re.compile(r".* missing \d+ required ")
 
 _log = logging.getLogger(__name__)
-
-
-class Flags(Protocol):
-    """The flags that say what is declared."""
-
-    @property
-    def gin_files(self) -> Sequence[str]:
-        """Values of `--gin_file`."""
-        ...
-
-    @property
-    def gin_bindings(self) -> Sequence[str]:
-        """Values of `--gin_bindings`."""
-        ...
-
-    @property
-    def gin_search_paths(self) -> Sequence[str]:
-        """Values of `--gin_search_path`."""
-        ...
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
