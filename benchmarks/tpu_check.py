@@ -7,10 +7,10 @@
     python benchmarks/tpu_check.py --write-docs
 
 The list is what lies in gin/quickstart, gin/runs and gin/compare. `--multi_host` takes
-v5e:4x4, sixteen chips on several hosts, in place of eight on one. Every experiment is compiled in a
-process of its own; what `benchmarks/tpu_check.jsonl` knows already is not compiled
-again, failures excepted, and the page is written anew after each. FOLDER holds sst2/,
-cifar10_subset.tar and tinyshakespeare.txt.
+v5e:4x4, sixteen chips on several hosts, in place of eight on one. Every experiment is
+compiled in a process of its own; what `benchmarks/tpu_check.jsonl` knows already is not
+compiled again, failures excepted, and the page is written anew after each. FOLDER holds
+sst2/, cifar10_subset.tar and tinyshakespeare.txt.
 """
 
 from __future__ import annotations

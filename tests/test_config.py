@@ -464,7 +464,8 @@ def test_load_for_notebooks() -> None:
 
 
 def test_the_comparison_of_a_declaration() -> None:
-    compared = config.load("quickstart/digits.gin", "comparison.Comparison.seeds = (4,)")
+    seeds = "comparison.Comparison.seeds = (4,)"
+    compared = config.load("quickstart/digits.gin", seeds)
     assert compared.comparison().seeds == (4,)
 
 

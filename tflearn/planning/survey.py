@@ -268,7 +268,7 @@ def own_loss(backbone: Backbone, data: Data, split: Split) -> OwnLoss:
         pretext.make_batch(examples, rows, rng)
         for rows in pipeline.ordered_indices(examples, batch_size=_BATCH)
     )
-    means = {name: np.mean(values) for name, values in found.items()}
+    means = {name: np.asarray(np.mean(values)) for name, values in found.items()}
     vocabulary = tokens.vocabulary_size(backbone)
     return OwnLoss(
         nats=float(pretext.summarize(means)["loss"]), uniform=math.log(vocabulary)
