@@ -53,7 +53,7 @@ def result(points: Sequence[Point]) -> ArmResult:
         estimates=tuple(found["metrics"][headline] for found in evaluations),
         trainable_parameters=sum(row["trainable"] for row in rows),
         total_parameters=sum(row["parameters"] for row in rows),
-        seconds=tuple(sum(stage.seconds.values()) for stage in stages),
+        seconds=tuple(_seconds(point, x) for x in reports),
         curves=_curves(stages, headline),
         # Of one process that runs all arms, the most is that of the largest so far.
         peak_memory_bytes=max(memory, default=None) if _is_alone(point) else None,
@@ -99,6 +99,12 @@ def _reports(point: Point) -> list[Report]:
     ]
 
 
+def _seconds(point: Point, report: Report) -> float:
+    """Returns the time of the stages whose costs are the arm's."""
+    own = [stage for stage in report.stages if stage.name in point.own_stages]
+    return sum(sum(stage.seconds.values()) for stage in own)
+
+
 def _is_alone(point: Point) -> bool:
     return point.comparison.workers > 0
 
@@ -141,7 +147,7 @@ def _label_point(point: Point) -> LabelPoint:
         seeds=tuple(report.seed for report in reports),
         estimates=tuple(x["metrics"][x["headline"]] for x in evaluations),
         resampled=tuple(values for _, values in _resamples(point, reports, split)),
-        seconds=tuple(sum(stage.seconds.values()) for stage in stages),
+        seconds=tuple(_seconds(point, x) for x in reports),
     )
 
 
