@@ -316,6 +316,8 @@ class TestBudget:
         assert found["staged"].spent["training"] == 30
         report = json.loads((tmp_path / "arms/staged/seed0/report.json").read_text())
         assert [stage["steps"] for stage in report["stages"]] == [12, 18]
+        seconds = sum(sum(stage["seconds"].values()) for stage in report["stages"])
+        assert found["staged"].seconds == (pytest.approx(seconds),)
 
     def test_a_rate_that_breaks_the_loss_is_left_out(self, tmp_path, capsys) -> None:
         def fragile(total_steps: int, learning_rate: float = 0.01) -> Any:
@@ -572,6 +574,17 @@ class TestWorkers:
         seen = {(tmp_path / f"logs/{name}.txt").read_text().strip() for name in "ab"}
         assert seen == {"4", "7"}
         assert "c: finished" in capsys.readouterr().out
+
+    def test_one_ends_when_its_parent_is_gone(self, tmp_path) -> None:
+        text = (
+            "import time; from tflearn.comparison import workers;"
+            "workers.end_with_parent(); time.sleep(300)"
+        )
+        command = [sys.executable, "-c", text]
+        worker = workers._start("a", command, 0, {}, tmp_path / "a.txt")
+        # What the system does with the pipes of a process that is gone.
+        worker.process.stdin.close()
+        assert worker.process.wait(timeout=200) == -signal.SIGKILL
 
     @pytest.mark.slow
     def test_arms_run_in_processes_of_their_own(self, tmp_path, capsys) -> None:

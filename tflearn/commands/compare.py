@@ -35,6 +35,7 @@ def main(arguments: Arguments) -> int:
     Returns:
         The exit code.
     """
+    workers.end_with_parent()
     if arguments.beside:
         return _lay_side_by_side(arguments)
     declaration = config.load_arguments(arguments)

@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import os
 import pathlib
 import re
+import signal
 import subprocess
+import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from types import FrameType
 
 from tflearn.support.console import say
 from tflearn.support.errors import RunError
 from tflearn.support.units import duration_text
 
 _VISIBLE = "CUDA_VISIBLE_DEVICES"
+# Set for a process whose standard input ends when the one that started it does.
+_TIED = "TFLEARN_TIED_WORKER"
 _LOOK_SECONDS = 0.2
 _LINES = 12
 
@@ -73,6 +79,43 @@ def share(slot: int, *, workers: int, found: Sequence[str]) -> dict[str, str]:
     return {_VISIBLE: ",".join(own)}
 
 
+def end_with_parent() -> None:
+    """Makes this process end when the one that started it as a worker is gone.
+
+    One that is killed cannot end its workers, and they would hold the run directories
+    that the next start asks for. Any other process goes on as it is.
+    """
+    # Not for what this process starts.
+    if os.environ.pop(_TIED, None) is not None:
+        threading.Thread(target=_follow, daemon=True).start()
+
+
+def _follow() -> None:
+    # Nothing is ever written to it: it ends with the process at its other end.
+    while os.read(0, 1):
+        pass
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+@contextlib.contextmanager
+def _terminable() -> Iterator[None]:
+    """Lets SIGTERM end this process as an error would: workers are told to end."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def hear(number: int, frame: FrameType | None) -> None:
+        del frame
+        raise SystemExit(128 + number)
+
+    before = signal.signal(signal.SIGTERM, hear)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+@_terminable()
 def run(
     names: Sequence[str],
     command: Callable[[str], list[str]],
@@ -81,6 +124,9 @@ def run(
     logs: Mapping[str, pathlib.Path],
 ) -> None:
     """Runs a process for every arm, some at a time.
+
+    They end with this one: asked to where it is told to end itself, at once where it
+    is killed.
 
     Args:
         names: The arms in order.
@@ -114,6 +160,7 @@ def run(
             worker.process.terminate()
         for worker in running:
             worker.process.wait()
+            _let_go(worker)
     if failed:
         raise RunError(
             f"{len(failed)} of {len(names)} arms failed",
@@ -132,7 +179,11 @@ def _start(
     log.parent.mkdir(parents=True, exist_ok=True)
     with log.open("ab") as file:
         process = subprocess.Popen(
-            command, stdout=file, stderr=subprocess.STDOUT, env=os.environ | dict(given)
+            command,
+            stdin=subprocess.PIPE,
+            stdout=file,
+            stderr=subprocess.STDOUT,
+            env={**os.environ, **given, _TIED: "1"},
         )
     on = f" on devices {given[_VISIBLE]}" if given else ""
     say(f"{name}: began{on}, its lines go to {log}")
@@ -144,6 +195,7 @@ def _start(
 def _end(worker: _Worker) -> list[str]:
     """Tells how a process ended; returns what failed."""
     took = duration_text(time.monotonic() - worker.began)
+    _let_go(worker)
     code = worker.process.returncode
     if code == 0:
         say(f"{worker.name}: finished in {took}")
@@ -153,3 +205,8 @@ def _end(worker: _Worker) -> list[str]:
     for line in lines[-_LINES:]:
         say(f"  {line}")
     return [f"{worker.name} (code {code}, {worker.log})"]
+
+
+def _let_go(worker: _Worker) -> None:
+    if worker.process.stdin is not None:
+        worker.process.stdin.close()
