@@ -230,6 +230,9 @@ class TestArms:
         [
             ({"arms": (FULL, FULL)}, "different names"),
             ({"seeds": ()}, "and a seed"),
+            ({"arms": (Arm(name="shared"),)}, "and not 'shared'"),
+            ({"arms": (Arm(name="a,b"),)}, "names of letters"),
+            ({"workers": -1}, "run side by side"),
             ({"budget": "3 moons"}, "unknown unit"),
             ({"budget": "3 money"}, "what an hour costs"),
             ({"price_per_hour": 2.0}, "for a budget of money"),

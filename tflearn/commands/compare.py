@@ -47,8 +47,7 @@ def main(arguments: Arguments) -> int:
         settled = _run_beside(arguments, comparison, base, folder)
     else:
         only = [x for x in (arguments.only or "").split(",") if x]
-        settled = running.run_shared_stages(base, comparison, folder)
-        running.check_only(only, settled)
+        settled = running.run_shared_stages(base, comparison, folder, only=only)
         if not only or running.SHARED in only:
             for line in advices.lines(
                 advising.advised(base, comparison, settled, folder)
@@ -92,12 +91,16 @@ def _run_beside(
             workers=count,
             logs={name: logs / f"{name}.txt" for name in names},
         )
+        # Of a bucket every process has a copy, which knows nothing of the others'.
+        storage.push(folder)
+        storage.fetched(storage.shown(folder))
 
-    if not (folder / settling.FILE).is_file() or not _has_shared(
-        comparison, base, folder
-    ):
+    if not _has_shared(comparison, base, folder):
         start([running.SHARED], 1)
     settled = settling.settle(base, comparison, folder)
+    said = advices.read(folder)
+    for line in advices.lines(said) if said else ():
+        say(line)
     points = settling.points(base, comparison, settled, folder)
     unfinished = {
         x.arm.name: None for x in points if not (x.home / running.SPENT).is_file()
@@ -107,11 +110,11 @@ def _run_beside(
 
 
 def _has_shared(comparison: Comparison, base: Experiment, folder: pathlib.Path) -> bool:
-    reports = [
-        folder / running.SHARED / f"seed{seed}" / "report.json"
-        for seed in comparison.seeds
-    ]
-    return not base.stages[:-1] or all(path.is_file() for path in reports)
+    """Tells whether there is all that is made before the arms."""
+    seeds = comparison.seeds if base.stages[:-1] else ()
+    reports = [f"{running.SHARED}/seed{seed}/report.json" for seed in seeds]
+    made = (settling.FILE, advices.FILE, *reports)
+    return all((folder / name).is_file() for name in made)
 
 
 def _command(arguments: Arguments, only: str, folder: pathlib.Path) -> list[str]:

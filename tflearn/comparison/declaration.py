@@ -17,7 +17,10 @@ from tflearn.training.features.grid import Candidate, Grid
 from tflearn.training.stage import Stage
 
 METHODS = ("halving", "grid")
-_FOLDERS = set("/\\ ")
+#: What an arm cannot be called: what all arms share.
+SHARED = "shared"
+# Names are folders, and are listed with commas in --only.
+_FORBIDDEN = set("/\\ ,")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -148,6 +151,12 @@ class Comparison:
     def __post_init__(self) -> None:
         """Checks what can be checked before anything is built."""
         self._check_names()
+        if self.workers < 0:
+            raise ConfigError(
+                "Comparison.workers is how many arms run side by side",
+                received=self.workers,
+                expected="0 for all in one process, or more",
+            )
         if self.budget is not None:
             spending.allowance(self.budget, self.price_per_hour)
         elif self.price_per_hour is not None:
@@ -179,12 +188,14 @@ class Comparison:
 
     def _check_names(self) -> None:
         names = [arm.name for arm in self.arms]
-        wrong = [x for x in names if not x or set(x) & _FOLDERS]
+        wrong = [x for x in names if x in ("", SHARED) or set(x) & _FORBIDDEN]
         if len(set(names)) < len(names) or wrong or not self.seeds:
             raise ConfigError(
                 "a comparison needs arms with different names, and a seed",
                 received=f"arms {names}, seeds {list(self.seeds)}",
-                expected="names of letters, digits, '-' and '_'" if wrong else None,
+                expected=f"names of letters, digits, '-' and '_', and not '{SHARED}'"
+                if wrong
+                else None,
             )
         if len(set(self.seeds)) < len(self.seeds):
             raise ConfigError("a seed is named twice", received=list(self.seeds))

@@ -6,7 +6,7 @@ import pathlib
 from collections.abc import Sequence
 from typing import Any
 
-from tflearn.comparison import gather, settling, tuning
+from tflearn.comparison import declaration, gather, settling, tuning
 from tflearn.comparison.declaration import Comparison
 from tflearn.comparison.points import Point
 from tflearn.comparison.runs import run, run_shared
@@ -18,12 +18,15 @@ from tflearn.support import files, storage
 from tflearn.support.errors import ConfigError, nearest
 
 SPENT = "spent.json"
-#: What an arm cannot be called: what all arms share.
-SHARED = "shared"
+SHARED = declaration.SHARED
 
 
 def run_shared_stages(
-    base: Experiment, comparison: Comparison, folder: pathlib.Path
+    base: Experiment,
+    comparison: Comparison,
+    folder: pathlib.Path,
+    *,
+    only: Sequence[str] = (),
 ) -> Settled:
     """Settles what is compared and runs what the arms share.
 
@@ -31,11 +34,16 @@ def run_shared_stages(
         base: The experiment.
         comparison: The comparison.
         folder: Its folder.
+        only: Names of arms that are to run alone; empty for all.
 
     Returns:
         Arms and numbers of labels.
+
+    Raises:
+        ConfigError: There is no arm of such a name.
     """
     settled = settling.settle(base, comparison, folder)
+    check_only(only, settled)
     for point in settling.points(base, comparison, settled, folder):
         shares = not point.arm.is_apart and base.stages[:-1]
         for seed in comparison.seeds if shares else ():

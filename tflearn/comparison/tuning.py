@@ -15,6 +15,7 @@ from tflearn.reports.report import headline
 from tflearn.support import files
 from tflearn.support.console import say
 from tflearn.support.errors import ConfigError, RunError
+from tflearn.training import interruption
 from tflearn.training.features.grid import Candidate
 
 FILE = "tuning.json"
@@ -125,8 +126,10 @@ def _try(
         )
         score = _score(report, point)
     except RunError as error:
-        # A rate may be too high, which is an answer; anything else is a mistake.
-        if not _went_wrong(folder, point):
+        # A rate may be too high, which is an answer; anything else is a mistake. One
+        # that went wrong in an earlier process can be asked to end while it does again.
+        asked = isinstance(error, interruption.Stopped)
+        if asked or not _went_wrong(folder, point):
             raise
         wrong = str(error).splitlines()[0]
         say(f"{point.name}: {candidate} is left out, its loss went wrong")
