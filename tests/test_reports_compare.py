@@ -9,18 +9,20 @@ import pathlib
 import re
 import shutil
 from collections.abc import Sequence
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 
-from tflearn.reports import comparison_page, label_claims, pareto
+from tflearn.reports import comparison_page, label_claims, pareto, resamples
 from tflearn.reports.compare import (
     ArmResult,
     LabelPoint,
     read_comparison,
     redraw,
     write_comparison,
+    write_judged,
 )
 from tflearn.reports.side_by_side import write_side_by_side
 from tflearn.reports.verdict import judge
@@ -366,6 +368,13 @@ class TestFiles:
             copy = again / path.relative_to(written)
             assert copy.read_bytes() == path.read_bytes(), path.name
 
+    def test_drawn_again_it_keeps_its_notes(self, tmp_path: pathlib.Path) -> None:
+        arms = [arm("a", 0.5, 0.6), arm("b", 0.9, 0.92)]
+        judged = judge(arms)
+        write_judged("few", arms, judged, folder=tmp_path, notes=("one is left out",))
+        assert redraw(tmp_path)["notes"] == ["one is left out"]
+        assert "one is left out" in (tmp_path / "compare.html").read_text()
+
     def test_a_table_holds_all_points(self, written: pathlib.Path) -> None:
         with (written / "compare.csv").open() as file:
             rows = list(csv.DictReader(file))
@@ -401,6 +410,26 @@ class TestFiles:
         assert figures["full over frozen"]["p"] == pair["corrected"]
 
 
+def test_other_labels_of_the_same_row_numbers_are_other_examples(
+    tmp_path: pathlib.Path,
+) -> None:
+    def told(*labels: int) -> str:
+        split = SimpleNamespace(rows=np.arange(3), targets=np.array(labels), digest="")
+        data = SimpleNamespace(splits={"test": split}, classes=("a", "b"))
+        metric = SimpleNamespace(samples=np.ones(5))
+        prepared: Any = SimpleNamespace(dataset=data)
+        evaluation: Any = SimpleNamespace(
+            headline="accuracy", seed=0, metrics={"accuracy": metric}
+        )
+        resamples.write(tmp_path, prepared, {"test": evaluation})
+        found = resamples.read(tmp_path, "test")
+        assert found is not None
+        return found[0]
+
+    assert told(0, 1, 0) == told(0, 1, 0)
+    assert told(0, 1, 0) != told(0, 1, 1)
+
+
 class TestSideBySide:
     def write(self, folder: pathlib.Path, *arms: ArmResult, drawn: str) -> pathlib.Path:
         known = [dataclasses.replace(x, drawn_from=(drawn,)) for x in arms]
@@ -427,6 +456,8 @@ class TestSideBySide:
         assert found["winner"] is None and len(found["pairs"]) == 2
         assert "one and two were not tested on the same examples" in found["verdict"]
         assert "two: full is best" in found["verdict"]
+        with pytest.raises(RunError, match="drawn from their own folders"):
+            redraw(tmp_path / "both")
 
     def test_unequal_terms_are_told(self, tmp_path: pathlib.Path) -> None:
         one = self.write(tmp_path / "one", arm("a", 0.9, budget="600 steps"), drawn="x")

@@ -156,8 +156,9 @@ def _rows(dataset: Dataset, labels: int | None) -> dict[str, int]:
         return {"rows": rows}
     classes = len(dataset.classes)
     counts = np.bincount(np.asarray(split.targets), minlength=classes)
-    # Fewer labels keep the shares of the classes.
-    fewest = math.floor(counts.min() * rows / max(1, len(split)))
+    # Fewer labels keep the shares of the classes, and leave out none.
+    least = int(counts.min())
+    fewest = max(min(1, least), math.floor(least * rows / max(1, len(split))))
     return {"rows": rows, "classes": classes, "fewest": fewest}
 
 

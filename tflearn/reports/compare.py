@@ -38,10 +38,14 @@ class KeptComparison:
     Args:
         title: What is compared.
         arms: The arms in the order they are shown.
+        notes: What the reader must know beside the verdict.
+        beside: The comparisons that the arms come from, if they are of several.
     """
 
     title: str
     arms: Sequence[ArmResult]
+    notes: Sequence[str] = ()
+    beside: Sequence[Mapping[str, str]] = ()
 
 
 def write_comparison(
@@ -125,8 +129,13 @@ def read_comparison(folder: pathlib.Path) -> KeptComparison:
     Raises:
         RunError: The folder holds no comparison that this version can read.
     """
-    title, arms = kept_arms.read(pathlib.Path(folder))
-    return KeptComparison(title=title, arms=arms)
+    found, arms = kept_arms.read(pathlib.Path(folder))
+    return KeptComparison(
+        title=found["title"],
+        arms=arms,
+        notes=tuple(found.get("notes", ())),
+        beside=tuple(found.get("beside", ())),
+    )
 
 
 def redraw(folder: pathlib.Path) -> dict[str, Any]:
@@ -137,9 +146,22 @@ def redraw(folder: pathlib.Path) -> dict[str, Any]:
 
     Returns:
         What `compare.json` holds now.
+
+    Raises:
+        RunError: The folder holds no comparison, or several side by side.
     """
     found = read_comparison(folder)
-    return write_comparison(found.title, found.arms, folder)
+    if found.beside:
+        raise RunError(
+            "comparisons that lie side by side are drawn from their own folders",
+            received=str(folder),
+            fix="run --mode=compare --beside again",
+        )
+    check(found.arms)
+    judged = verdict.judge(found.arms)
+    return write_judged(
+        found.title, found.arms, judged, folder=folder, notes=found.notes
+    )
 
 
 def check(arms: Sequence[ArmResult], *, one_test_set: bool = True) -> None:

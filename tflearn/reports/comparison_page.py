@@ -87,11 +87,13 @@ def _known(arms: Sequence[ArmResult]) -> dict[str, bool]:
 def _settings(arm: ArmResult) -> dict[str, Any]:
     """Returns what was chosen for an arm, and what its budget went into."""
     spent = [f"{name} {amount:,.4g}" for name, amount in arm.spent.items()]
+    # What was spent is the sum over them.
+    at = f" at each of {len(arm.points)} numbers of labels" * (len(arm.points) > 1)
     return {
         "name": arm.name,
         "tuned": ", ".join(f"{name} {value:.4g}" for name, value in arm.tuned.items()),
         "spent": ", ".join(spent),
-        "budget": arm.budget or "",
+        "budget": f"{arm.budget}{at}" if arm.budget else "",
     }
 
 

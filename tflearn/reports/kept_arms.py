@@ -61,14 +61,14 @@ def write_resamples(arms: Sequence[ArmResult], folder: pathlib.Path) -> None:
     files.write_json(folder / RESAMPLES, secrets.redact_all(found))
 
 
-def read(folder: pathlib.Path) -> tuple[str, list[ArmResult]]:
+def read(folder: pathlib.Path) -> tuple[dict[str, Any], list[ArmResult]]:
     """Reads a comparison back.
 
     Args:
         folder: The comparison's folder.
 
     Returns:
-        The title, and the arms in their order.
+        What `compare.json` holds, and the arms in their order.
 
     Raises:
         RunError: There is no comparison, or it was written by another version.
@@ -91,7 +91,7 @@ def read(folder: pathlib.Path) -> tuple[str, list[ArmResult]]:
             fix="run --mode=compare again: finished arms are not trained again",
         )
     resampled = files.read_json(kept)
-    return found["title"], [_arm(row, resampled) for row in found["arms"]]
+    return found, [_arm(row, resampled) for row in found["arms"]]
 
 
 def points_csv(arms: Sequence[ArmResult]) -> str:

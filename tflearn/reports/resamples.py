@@ -6,13 +6,13 @@ of two runs can be judged on each of them.
 
 from __future__ import annotations
 
-import hashlib
 import pathlib
 from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
+from tflearn.data import Dataset
 from tflearn.evaluation import Evaluation
 from tflearn.support import files
 from tflearn.training.stage import Prepared
@@ -35,14 +35,26 @@ def write(
         samples = evaluation.metrics[evaluation.headline].samples
         if samples is None or not samples.size:
             continue
-        rows = np.ascontiguousarray(prepared.dataset.splits[split].rows)
         found[split] = {
             "metric": evaluation.headline,
-            "examples": hashlib.sha256(rows.tobytes()).hexdigest()[:16],
+            "examples": _examples(prepared.dataset, split),
             "seed": evaluation.seed,
             "values": [None if np.isnan(x) else float(x) for x in samples],
         }
     files.write_json(folder / FILE, found)
+
+
+def _examples(dataset: Dataset, name: str) -> str:
+    """Returns a fingerprint of examples: other files have the same row numbers."""
+    split = dataset.splits[name]
+    rows = np.ascontiguousarray(split.rows).tobytes()
+    if split.targets is None:
+        return files.digest(rows, split.digest)
+    # Not the inputs: arms may read other columns of the same rows.
+    targets = np.ascontiguousarray(split.targets)
+    if targets.dtype.hasobject:
+        targets = targets.astype(str)
+    return files.digest(rows, "/".join(dataset.classes), targets.tobytes())
 
 
 def read(folder: pathlib.Path, split: str) -> tuple[str, np.ndarray] | None:
