@@ -46,7 +46,10 @@ def write_side_by_side(
         arms,
         _judge(_groups(found)),
         folder=target,
-        notes=_unequal(found),
+        notes=[
+            *_unequal(found),
+            *(f"{name}: {note}" for name, x in found.items() for note in x.notes),
+        ],
         beside=[
             {"name": name, "title": x.title, "folder": str(folder)}
             for (name, x), folder in zip(found.items(), folders, strict=True)
