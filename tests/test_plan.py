@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import pathlib
 
@@ -13,7 +14,7 @@ from tflearn.comparison import Arm
 from tflearn.distribution import hardware
 from tflearn.distribution.hardware import Hardware
 from tflearn.distribution.hlo import Traffic
-from tflearn.planning import arms, calibration, search
+from tflearn.planning import arms, calibration, search, timing
 from tflearn.planning.arms import Change
 from tflearn.planning.search import Candidate
 from tflearn.planning.stages import Target, plan_stage
@@ -70,7 +71,21 @@ def blocks():
     for index in range(2):
         x = keras.layers.Dense({WIDTH}, activation="relu", name=f"block_{{index}}")(x)
     return keras.Model(inputs, x)
+
+
+def wide():
+    x = inputs = keras.Input((64,))
+    x = keras.layers.Dense({WIDTH}, activation="relu", name="block_0")(x)
+    x = keras.layers.Dense({WIDTH}, activation="relu", name="block_1")(x)
+    return keras.Model(inputs, x)
 """
+#: Many rows a step: activations are most of what it takes.
+LARGE = (
+    "backbones.function.build = @plan_models.wide",
+    "data.sources.sklearn.name = 'digits'",
+    "data.Data.splits = {'train': 0.9, 'validation': 0.1}",
+    "experiment.Stage.batch_size = 1024",
+)
 #: Multiplications and additions of a forward pass of a row, by layer.
 BLOCKS = (2 * 4 * WIDTH, 2 * WIDTH * WIDTH)
 HEAD = 2 * WIDTH * 3
@@ -101,7 +116,9 @@ def on(found: Hardware, **more) -> Target:
     )
 
 
-HERE = Hardware(name="here", platform="cpu", memory_gb=1000.0, price_per_hour=2.0)
+HERE = Hardware(
+    name="here", platform="cpu", memory_gb=1000.0, price_per_hour=2.0, tdp_watts=100.0
+)
 
 
 def test_flops_of_a_dense_model_are_those_counted_by_hand(declared) -> None:
@@ -124,6 +141,7 @@ def test_flops_of_a_dense_model_are_those_counted_by_hand(declared) -> None:
         "step_seconds": "measured here",
         "run_seconds": "measured here",
         "cost": "measured here",
+        "kilowatt_hours": "measured here",
     }
     assert {name: run.origin(name) for name in expected} == expected
     run_seconds = run.figures["run_seconds"].value
@@ -157,21 +175,51 @@ def test_away_a_step_takes_what_the_peak_allows(declared) -> None:
     assert any("at best" in note for note in run.notes)
 
 
-def test_what_fits_is_found_by_compiling_it(declared) -> None:
-    base, arm = declared.experiment(), Arm(name="full")
-    tiny = command.hardwares.find("tiny", declared.plan().table)
-    target = on(tiny)
-    run = planned(declared, arm, target)
-    assert run.fits is False
+def test_what_does_not_fit_here_is_not_run(declared) -> None:
+    small = dataclasses.replace(HERE, memory_gb=1e-5)
+    run = planned(declared, Arm(name="full"), on(small, is_here=True))
+    assert run.fits is False and "flops" in run.figures
+    assert not {"step_seconds", "run_seconds"} & set(run.figures)
+    assert any("not timed" in note for note in run.notes)
+
+
+def test_validations_of_a_budget_of_flops_are_those_of_a_run(
+    declared, tmp_path: pathlib.Path
+) -> None:
+    budget = "experiment.Stage.budget = '4000 flops'"
+    base = config.load(str(tmp_path / "iris.gin"), budget).experiment()
+    with arms.built(base, precision="float32", is_here=False) as built:
+        found = timing._validations(built.stages[-1], step_seconds=1.0, step_flops=10.0)
+    # 400 steps, and an epoch of 90 rows is 3.
+    assert found == 134
+
+
+def test_what_fits_is_found_by_compiling_it(declared, tmp_path: pathlib.Path) -> None:
+    large = config.load(str(tmp_path / "iris.gin"), LARGE)
+    base, arm = large.experiment(), Arm(name="full")
+    needs = search.needs_of(base, arm, "float32")
+    roomy = on(Hardware(name="x", platform="cpu"))
+    whole = Candidate(kind="declared", text="", change=Change(), target=roomy)
+    most = needs(whole)
+    least = needs(dataclasses.replace(whole, change=Change(parts=16)))
+    assert most is not None and least is not None and least < most
+    # Between the two: as declared it does not fit, and something must be found.
+    between = (least + most) / 2
+    target = on(Hardware(name="x", platform="cpu", memory_gb=between / 1e9))
+    assert planned(large, arm, target).fits is False
     with arms.built(base, precision="float32", is_here=False) as built:
         backbone = built.backbone
     tried = list(search.candidates(base, arm, target, backbone))
-    assert [x.kind for x in tried[:3]] == ["rematerialize", "parts", "both"]
-    some = [x for x in tried if x.kind in ("rematerialize", "parts", "lora")]
-    said = search.what_fits(some, search.needs_of(base, arm, "float32"))
-    texts = {line.split(":")[0] for line in said}
-    assert texts & {"fits"} or texts == {"too large", "not possible"}
-    assert "not possible: LoRA" in said[-1]
+    kinds = list(dict.fromkeys(x.kind for x in tried))
+    assert kinds == ["rematerialize", "parts", "both", "lora", "qlora"]
+    some = [x for x in tried if x.kind in ("parts", "lora")]
+    parts, lora = search.what_fits(some, needs)
+    assert parts.startswith("fits: batch_size ") and "eval_batch_size" in parts
+    fitting = next(x for x in some if x.text in parts)
+    taken = needs(fitting)
+    assert taken is not None and taken <= between
+    # There is no attention, so that all layers are adapted.
+    assert "LoRA" in lora and "backbone/*" in lora and "not possible" not in lora
 
 
 def test_of_each_kind_the_first_that_fits_is_told() -> None:

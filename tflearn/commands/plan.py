@@ -29,6 +29,7 @@ from tflearn.reports.plan import PlannedRun
 from tflearn.support import storage
 from tflearn.support.console import console, say
 from tflearn.support.errors import ConfigError, TflearnError, nearest
+from tflearn.training.stage import Prepared
 
 __all__ = ["Plan", "main"]
 
@@ -90,15 +91,8 @@ def main(arguments: Arguments) -> int:
         comparison = dataclasses.replace(comparison, arms=plan.arms, unlabelled=None)
     wanted = [hardwares.find(x, plan.table) for x in plan.hardware if x != HERE]
     away, missing = machine.prepare(wanted)
-    groups = []
-    if HERE in plan.hardware:
-        here = machine.this(plan.table)
-        say(f"here        {here.source}")
-        groups.append([_here(here)])
-    if away:
-        groups.append([_away(x, base.distribution) for x in away])
     runs, situations = [], []
-    for targets in groups:
+    for targets in _groups(plan, base.distribution, away):
         group = _Group(base, comparison, targets, arguments.regimes, plan.search)
         runs += group.plan()
         situations.append(group.situation)
@@ -114,6 +108,20 @@ def main(arguments: Arguments) -> int:
     shown = storage.shown(folder)
     say(f"nothing was trained; written: {shown}/plan.json, {shown}/plan.html")
     return 0
+
+
+def _groups(
+    plan: Plan, declared: Distribution, away: Sequence[Hardware]
+) -> list[list[Target]]:
+    """Puts what computes in one precision together: this machine, and the others."""
+    groups = []
+    if HERE in plan.hardware:
+        here = machine.this(plan.table)
+        say(f"here        {here.source}")
+        groups.append([_here(here)])
+    if away:
+        groups.append([_away(x, declared) for x in away])
+    return groups
 
 
 def _here(hardware: Hardware) -> Target:
@@ -189,7 +197,7 @@ class _Group:
             found, left_out = arms.settle(self._base, self._comparison, built)
             self.situation = self._read(built, [x.name for x in found])
             runs += [
-                plan_stage(prepared, target, arm=DECLARED)
+                self._leading(prepared, target)
                 for target in self._targets
                 for prepared in built.stages[:-1]
             ]
@@ -198,6 +206,14 @@ class _Group:
         for name, why in left_out if not self._names else ():
             runs += [self._failed(name, x, why) for x in self._targets]
         return runs
+
+    def _leading(self, prepared: Prepared, target: Target) -> PlannedRun:
+        try:
+            return plan_stage(prepared, target, arm=DECLARED)
+        except TflearnError as error:
+            # The last stage may be possible on it, and others on other hardware.
+            failed = self._failed(DECLARED, target, str(error))
+            return dataclasses.replace(failed, stage=prepared.stage.name)
 
     def _read(self, built: experiment.Built, names: Sequence[str]) -> Situation:
         dataset = built.stages[-1].dataset

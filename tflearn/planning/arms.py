@@ -91,8 +91,18 @@ def _stage(stage: Stage, change: Change) -> Stage:
         stage,
         optimizer=accumulating(stage.optimizer, change.parts),
         batch_size=stage.batch_size // change.parts,
-        eval_batch_size=max(1, stage.eval_batch_size // change.parts),
+        eval_batch_size=eval_batch_size(stage, change.parts),
     )
+
+
+def eval_batch_size(stage: Stage, parts: int) -> int:
+    """Returns how large batches of evaluations are where a batch is in parts.
+
+    Args:
+        stage: The stage.
+        parts: How many.
+    """
+    return max(1, stage.eval_batch_size // parts)
 
 
 def accumulating(optimizer: Optimizer, steps: int) -> Optimizer:

@@ -130,7 +130,9 @@ def process_bytes(
 def _on_device(entered: Entered) -> int:
     """Returns the bytes of features that lie on the device, for a head alone."""
     gathered = entered.gathered
-    if gathered is None or not gathered.planned.head_only:
+    # With several devices a head alone is trained batch by batch.
+    several = entered.mesh.size > 1
+    if gathered is None or not gathered.planned.head_only or several:
         return 0
     first = gathered.splits[_TRAIN]
     if first.takes or first.lengths is not None or first.lazy:

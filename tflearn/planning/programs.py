@@ -122,7 +122,8 @@ class Entered:
         variables = (model.trainable_variables, model.non_trainable_variables)
         state = tuple([ahead.abstract(x, self.mesh) for x in y] for y in variables)
         data = ahead.abstract_batch(inputs, self.mesh)
-        return *ahead.load(jax.jit(run), (state, data)), variables
+        devices = self.mesh.size
+        return *ahead.load(jax.jit(run), (state, data), devices=devices), variables
 
 
 @contextlib.contextmanager

@@ -13,7 +13,10 @@ from tflearn.distribution.hardware import find
 from tflearn.planning import arms
 from tflearn.planning.arms import Change
 from tflearn.planning.stages import Target, needed
+from tflearn.regimes.adapter_rules import ATTENTION
+from tflearn.regimes.trainability import layer_paths
 from tflearn.support.errors import TflearnError
+from tflearn.support.patterns import matches
 from tflearn.support.units import bytes_text
 
 #: Parts of a batch, and devices, that are tried.
@@ -93,35 +96,43 @@ def candidates(
             change=Change(rematerialize=pattern),
             target=target,
         )
-    for kind, rematerialize in (
-        ("parts", None),
-        *((("both", pattern),) if again else ()),
-    ):
-        for parts in _PARTS:
-            if stage.batch_size % parts:
-                continue
-            size = stage.batch_size // parts
-            also = ", rematerialised" if rematerialize else ""
-            yield Candidate(
-                kind=kind,
-                text=f"batch_size {size} with gradient_accumulation_steps {parts}"
-                f"{also}",
-                change=Change(parts=parts, rematerialize=rematerialize),
-                target=target,
-            )
+    yield from _parted(stage, target, "parts", None)
+    if again:
+        yield from _parted(stage, target, "both", pattern)
     yield from _sharded(target)
-    for kind, text, rules in (
-        ("lora", "LoRA: regimes.low_rank()", regimes.low_rank()),
-        (
-            "qlora",
-            "an 8-bit base: regimes.low_rank.kind = 'qlora'",
-            regimes.low_rank(kind="qlora"),
-        ),
+    # Without attention, as the arms of a comparison have it.
+    targets = ATTENTION if _attends(backbone) else "backbone/*"
+    also = "" if targets == ATTENTION else f", its targets '{targets}'"
+    for kind, text in (
+        ("lora", "LoRA: regimes.low_rank()"),
+        ("qlora", "an 8-bit base: regimes.low_rank.kind = 'qlora'"),
     ):
         if arm.name != kind:
-            yield Candidate(
-                kind=kind, text=text, change=Change(regime=rules), target=target
-            )
+            change = Change(regime=regimes.low_rank(kind=kind, targets=targets))
+            yield Candidate(kind=kind, text=text + also, change=change, target=target)
+
+
+def _attends(backbone: Backbone) -> bool:
+    paths = layer_paths(backbone.model)
+    return any(matches(ATTENTION, f"backbone/{path}") for path in paths)
+
+
+def _parted(
+    stage: experiment.Stage, target: Target, kind: str, rematerialize: str | None
+) -> Iterator[Candidate]:
+    for parts in _PARTS:
+        if stage.batch_size % parts:
+            continue
+        change = Change(parts=parts, rematerialize=rematerialize)
+        also = ", rematerialised" if rematerialize else ""
+        yield Candidate(
+            kind=kind,
+            text=f"batch_size {stage.batch_size // parts} with "
+            f"gradient_accumulation_steps {parts} and eval_batch_size "
+            f"{arms.eval_batch_size(stage, parts)}{also}",
+            change=change,
+            target=target,
+        )
 
 
 def _sharded(target: Target) -> Iterator[Candidate]:

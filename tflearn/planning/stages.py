@@ -102,18 +102,28 @@ def plan_stage(prepared: Prepared, target: Target, *, arm: str) -> PlannedRun:
             notes.append(f"the compiler says: {error}")
             return PlannedRun(**common, figures=counts, fits=False, notes=notes)
         found = counts | _memory(entered, target, compiled)
-        found |= _times(entered, target, compiled, shapes)
+        measures = target.is_here and _has_room(entered, found, target)
+        if target.is_here and not measures:
+            notes.append("not timed: there is no room for steps on a copy of the state")
+        found |= _times(entered, target, compiled, shapes, measures=measures)
         found |= timing.totals(entered, found, target.hardware)
     return PlannedRun(**common, figures=found, fits=fits(found, target), notes=notes)
 
 
 def _times(
-    entered: Entered, target: Target, compiled: _Programs, shapes: Sequence[Shape]
+    entered: Entered,
+    target: Target,
+    compiled: _Programs,
+    shapes: Sequence[Shape],
+    *,
+    measures: bool,
 ) -> dict[str, Figure]:
     """Counts operations, and measures steps or says what is possible at best."""
     counts, by_shape = timing.counted(
         entered, shapes, step=compiled.step[0], once=compiled.once
     )
+    if target.is_here and not measures:
+        return counts
     if target.is_here:
         return counts | timing.here(
             entered,
@@ -171,6 +181,13 @@ def fits(found: dict[str, Figure], target: Target) -> bool | None:
     return None if limit is None else _held(found).value <= limit
 
 
+def _has_room(entered: Entered, found: dict[str, Figure], target: Target) -> bool:
+    """Tells whether steps can be measured: the model keeps its weights beside them."""
+    limit = target.hardware.memory_bytes
+    copied = memory.num_bytes(x for group in entered.groups for x in group)
+    return limit is None or _held(found).value + copied <= limit
+
+
 def _held(found: dict[str, Figure]) -> Figure:
     return found.get("process_bytes") or found["device_bytes"]
 
@@ -187,7 +204,7 @@ def _compile(entered: Entered, target: Target, shapes: Sequence[Shape]) -> _Prog
     several = target.is_here and len(shapes) > 1
     smallest = after(entered.load_step(shapes[0].batch) if several else None)
     # Other lengths are compiled too, and take about as much as the second.
-    others = (held[2] - held[1]) * max(0, len(shapes) - 2)
+    others = max(0, held[2] - held[1]) * max(0, len(shapes) - 2)
     once = after(timing.frozen_layers(entered))
     # The compiler of TPUs takes a minute for each.
     brief = target.hardware.slice_name is not None

@@ -17,6 +17,7 @@ from tflearn.planning.programs import Entered, Shape, Step
 from tflearn.reports.plan import Figure
 from tflearn.training import budgets
 from tflearn.training.features import passes
+from tflearn.training.stage import Prepared
 
 _HERE, _PEAK = "measured here", "documented peak"
 #: Splits that are measured when a stage ends.
@@ -35,6 +36,7 @@ class Forward:
         inputs: A batch.
         batches: How many such batches the run goes through.
         lengths: Different lengths among them: each is compiled.
+        again: How many such batches every validation during training goes through.
     """
 
     model: Any
@@ -44,13 +46,14 @@ class Forward:
     inputs: Any
     batches: float
     lengths: int
+    again: float = 0.0
 
-    def seconds(self, entered: Entered) -> float:
-        """Measures how long all batches take."""
+    def seconds(self, entered: Entered, *, validations: int) -> float:
+        """Measures how long all batches take, with so many validations."""
         one = calibration.forward_seconds(
             entered, self.run, self.variables, self.inputs
         )
-        return self.batches * one
+        return (self.batches + validations * self.again) * one
 
 
 def frozen_layers(entered: Entered) -> Forward | None:
@@ -61,13 +64,15 @@ def frozen_layers(entered: Entered) -> Forward | None:
     splits = {x: whole.examples[x] for x in entered.gathered.splits}
     size = whole.stage.eval_batch_size
     fits = passes.fitting(list(splits.values()), size)
-    batches, longest, lengths = 0.0, None, set()
-    for split, examples in splits.items():
-        found = list(passes.passes(examples, size, fits))
-        longest = fits[-1] if fits else None
-        lengths |= {length for _, length in found}
-        times = planned.views if split == "train" else 1
-        batches += times * sum((length or 1) / (longest or 1) for _, length in found)
+    found = [
+        (planned.views if split == "train" else 1, length)
+        for split, examples in splits.items()
+        for _, length in passes.passes(examples, size, fits)
+    ]
+    lengths = {length for _, length in found}
+    # Not the last of `fits`, which may be more than a text may have.
+    longest = max(lengths, key=lambda length: length or 0)
+    batches = sum(times * (length or 1) / (longest or 1) for times, length in found)
     train = splits["train"]
     inputs = train.batch(np.zeros(min(size, len(train)), np.int64), length=longest)
     return _forward(entered, planned.prefix, inputs, batches, len(lengths))
@@ -78,20 +83,43 @@ def evaluation(entered: Entered) -> Forward | None:
     trained = entered.trained
     if trained.pretext is not None:
         return None
-    validations = math.ceil((trained.total_steps or 1) / trained.interval)
     chosen: Any = None
-    batches, lengths = 0.0, set()
+    batches, again, lengths = 0.0, 0.0, set()
     for split in _MEASURED:
         if split not in trained.examples:
             continue
         inputs, worth, found = programs.evaluated(trained, split)
         lengths |= found
-        batches += worth * (1 + (validations if split == "validation" else 0))
+        batches += worth
+        again += worth if split == "validation" else 0.0
         if chosen is None or programs.elements(inputs) > programs.elements(chosen):
             chosen = inputs
     if chosen is None:
         return None
-    return _forward(entered, trained.network.deployed, chosen, batches, len(lengths))
+    deployed = trained.network.deployed
+    made = _forward(entered, deployed, chosen, batches, len(lengths))
+    return dataclasses.replace(made, again=again)
+
+
+def _mean(shapes: Sequence[Shape], values: Sequence[float]) -> float:
+    """Returns the mean of a step, of which there is a value for every shape."""
+    return sum(x.share * y for x, y in zip(shapes, values, strict=True))
+
+
+def _validations(trained: Prepared, *, step_seconds: float, step_flops: float) -> int:
+    """Returns how often a stage is validated while it trains."""
+    steps, interval = trained.total_steps, trained.interval
+    if steps is None:
+        steps = budgets.total_steps(
+            budgets.parse(trained.stage.budget),
+            num_examples=len(trained.examples["train"]),
+            batch_size=trained.stage.batch_size,
+            step_seconds=step_seconds,
+            step_flops=step_flops,
+        )
+        # As `training.length` settles it.
+        interval = max(1, min(interval, steps // 20))
+    return math.ceil(steps / interval)
 
 
 def _forward(
@@ -130,7 +158,7 @@ def counted(
     devices = entered.mesh.size
     largest = None if step is None else step.product_flops * devices
     by_shape = calibration.step_flops(entered, shapes, largest=largest)
-    each = sum(x.share * flops for x, flops in zip(shapes, by_shape, strict=True))
+    each = _mean(shapes, by_shape)
     found = {"flops_per_step": each}
     steps, budget = entered.whole.total_steps, budgets.parse(entered.whole.stage.budget)
     if budget.unit == "flops":
@@ -177,12 +205,17 @@ def here(
     each = calibration.between([flops for *_, flops in ends], seconds, by_shape)
     compiling = statistics.fmean(compiled.seconds for (compiled, _), *_ in ends)
     found = {
-        "step_seconds": sum(x.share * s for x, s in zip(shapes, each, strict=True)),
+        "step_seconds": _mean(shapes, each),
         "compile_seconds": compiling * len(shapes),
     }
+    validations = _validations(
+        entered.trained,
+        step_seconds=found["step_seconds"],
+        step_flops=_mean(shapes, by_shape),
+    )
     for name, forward in (("cache_seconds", once), ("evaluation_seconds", evaluated)):
         if forward is not None:
-            found[name] = forward.seconds(entered)
+            found[name] = forward.seconds(entered, validations=validations)
             found["compile_seconds"] += forward.compiled.seconds * forward.lengths
     return {name: Figure(value, _HERE) for name, value in found.items()}
 
@@ -246,7 +279,8 @@ def totals(
     hours = run.value / 3600 * hardware.devices
     more["device_hours"] = Figure(hours, run.origin)
     if hardware.tdp_watts is not None:
-        more["kilowatt_hours"] = Figure(hours * hardware.tdp_watts / 1e3, _PEAK)
+        energy = hours * hardware.tdp_watts / 1e3
+        more["kilowatt_hours"] = Figure(energy, run.origin)
     if hardware.price_per_hour is not None:
         more["cost"] = Figure(hours * hardware.price_per_hour, run.origin)
     return more

@@ -248,16 +248,7 @@ def write_plan(
     page = html.render(
         "plan.html.j2",
         title=title,
-        groups=[
-            {
-                "stage": group[0].stage,
-                "hardware": group[0].hardware,
-                "runs": [run for run in group if not run.error],
-                "kinds": [(x, KINDS[x].title) for x in KINDS if _any(group, x)],
-                "lines": lines(group),
-            }
-            for group in grouped(runs)
-        ],
+        groups=[_card(group) for group in grouped(runs)],
         hardware=hardware,
         origins=ORIGINS,
         advice=advice,
@@ -266,6 +257,17 @@ def write_plan(
     files.write_text(folder / "plan.html", page)
     files.write_json(folder / "plan.json", secrets.redact_all(found))
     return found
+
+
+def _card(group: Sequence[PlannedRun]) -> dict[str, Any]:
+    """Returns what the page shows of a stage on one kind of hardware."""
+    return {
+        "stage": group[0].stage,
+        "hardware": group[0].hardware,
+        "runs": [run for run in group if not run.error],
+        "kinds": [(x, KINDS[x].title) for x in KINDS if _any(group, x)],
+        "lines": lines(group),
+    }
 
 
 def _any(runs: Sequence[PlannedRun], name: str) -> bool:
