@@ -277,6 +277,21 @@ class TestBudget:
             compared(declared, tmp_path)
         assert not list(tmp_path.rglob("report.json"))
 
+    def test_an_optimizer_without_a_rate_fails_before_anything_trains(
+        self, tmp_path
+    ) -> None:
+        stubborn = dataclasses.replace(
+            FULL, optimizer=lambda total_steps: keras.optimizers.SGD(0.1)
+        )
+        declared = Comparison(
+            arms=(FROZEN, stubborn),
+            budget="60 steps",
+            tuning=Tuning(rates=(0.1, 0.2)),
+        )
+        with pytest.raises(ConfigError, match="does not take what Tuning varies"):
+            compared(declared, tmp_path)
+        assert not list(tmp_path.rglob("report.json"))
+
     def test_arms_spend_the_same_steps_tuning_included(self, tmp_path) -> None:
         declared = Comparison(
             arms=(FROZEN, dataclasses.replace(FULL, rates=(0.03, 0.01))),

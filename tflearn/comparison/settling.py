@@ -19,6 +19,7 @@ from tflearn.support import files, secrets, storage
 from tflearn.support.console import say
 from tflearn.support.errors import ConfigError, RunError, TflearnError
 from tflearn.support.tensorflow import hidden_tensorflow
+from tflearn.training.features.candidates import tuned
 
 FILE = "settled.json"
 
@@ -174,15 +175,17 @@ def _check_arm(base: Experiment, arm: Arm, built: Built) -> None:
 def _check_budget(
     base: Experiment, comparison: Comparison, arm: Arm, folder: pathlib.Path
 ) -> None:
-    """Lets a budget that does not go round fail before anything trains."""
+    """Lets a budget or a search that cannot be fail before anything trains."""
     changed, own = arms.declared(base, arm)
     point = Point(
         base=changed, arm=own, comparison=comparison, folder=folder, labels=None
     )
     point.seed_budget()
     if comparison.tuning is not None:
-        count = len(comparison.tuning.candidates(own.rates))
-        tuning.rounds(point.allowance, count=count, method=comparison.tuning.method)
+        tried = comparison.tuning.candidates(own.rates)
+        method = comparison.tuning.method
+        tuning.rounds(point.allowance, count=len(tried), method=method)
+        tuned(point.last, tried[0], what="Tuning")
 
 
 def _read(

@@ -52,9 +52,9 @@ def devices() -> list[str]:
     named = os.environ.get(_VISIBLE)
     if named is not None:
         return [name for name in named.split(",") if name]
-    found = [
-        x for x in pathlib.Path("/dev").glob("nvidia*") if re.search(r"\d$", x.name)
-    ]
+    # Switches between them are called nvidia-nvswitch0.
+    names = [path.name for path in pathlib.Path("/dev").glob("nvidia*")]
+    found = [name for name in names if re.fullmatch(r"nvidia\d+", name)]
     return [str(number) for number in range(len(found))]
 
 

@@ -127,8 +127,10 @@ def _order(found: Sequence[Order], curves: Mapping[str, Curve], *, best: str) ->
         figures = _figures(shown[0])
         sentence = _shown_text(shown[0])
         if len(shown) > 1:
-            sentence += f"; so do {len(shown) - 1} other pairs"
-            figures["other pairs"] = {"count": len(shown) - 1}
+            others = len(shown) - 1
+            told = "so does 1 other pair" if others == 1 else f"so do {others} others"
+            sentence += f"; {told}"
+            figures["other pairs"] = {"count": others}
     elif found:
         figures, sentence = _figures(found[0]), _not_shown_text(found[0])
     else:
