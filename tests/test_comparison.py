@@ -236,6 +236,7 @@ class TestArms:
             ({"budget": "3 moons"}, "unknown unit"),
             ({"budget": "3 money"}, "what an hour costs"),
             ({"price_per_hour": 2.0}, "for a budget of money"),
+            ({"price_per_hour": 2.0, "budget": "9 steps"}, "for a budget of money"),
             ({"fractions": (0.1,), "labels": (3,)}, "not as both"),
             ({"fractions": (2.0,)}, "parts of a whole"),
             ({"unlabelled": data, "arms": (FULL,)}, "default arms"),

@@ -159,7 +159,7 @@ class Comparison:
             )
         if self.budget is not None:
             spending.allowance(self.budget, self.price_per_hour)
-        elif self.price_per_hour is not None:
+        if self.price_per_hour is not None and "money" not in (self.budget or ""):
             raise ConfigError(
                 "Comparison.price_per_hour is for a budget of money",
                 fix="declare Comparison.budget = '0.50 money'",
