@@ -15,6 +15,9 @@ from tflearn.training import budgets
 # Validations in a run, where the stage leaves them to its epochs: an epoch of few
 # labels would be a step or two.
 _VALIDATIONS = 10
+# Under a budget of time or FLOPs `training.length` takes a twentieth of the steps, or
+# the stage's interval if that is shorter.
+_LONG = 10**9
 
 
 def counts(comparison: Comparison, *, rows: int, classes: int) -> tuple[int, ...]:
@@ -71,7 +74,9 @@ def _with_labels(data: Callable[[], Data], labels: int, seed: int):
 
 def _interval(stage: Stage) -> int | None:
     budget = budgets.parse(stage.budget)
-    if stage.interval is not None or budget.unit not in ("steps", "examples"):
+    if stage.interval is None and budget.is_measured:
+        return _LONG
+    if stage.interval is not None or budget.unit == "epochs":
         return stage.interval
     steps = budgets.total_steps(budget, num_examples=1, batch_size=stage.new_per_step)
     return max(1, steps // _VALIDATIONS)
