@@ -88,7 +88,9 @@ def main(arguments: Arguments) -> int:
     plan = dataclasses.replace(plan, hardware=arguments.hardware or plan.hardware)
     comparison: Comparison = declaration.comparison()
     if plan.arms:
-        comparison = dataclasses.replace(comparison, arms=plan.arms, unlabelled=None)
+        comparison = dataclasses.replace(
+            comparison, arms=plan.arms, unlabelled=None, unlabelled_objective=None
+        )
     wanted = [hardwares.find(x, plan.table) for x in plan.hardware if x != HERE]
     away, missing = machine.prepare(wanted)
     runs, situations = [], []
