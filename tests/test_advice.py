@@ -116,7 +116,7 @@ SITUATIONS = {
         dict(state_bytes=16 * 10**9, memory_bytes=8e9),
         "lora",
         ("full", "scratch"),
-        "16.0 GB",
+        "14.9 GiB",
     ),
     "no room as compiled": (
         dict(too_large=("full", "partial", "scratch"), state_bytes=10**9),
