@@ -50,7 +50,7 @@ def rounds(allowed: spending.Allowance, *, count: int, method: str) -> list[Roun
 
     >>> allowed = spending.Allowance(unit="steps", total=90, tuning=60, each=10)
     >>> [(x.count, x.budget) for x in rounds(allowed, count=4, method="halving")]
-    [(4, '7.5 steps'), (2, '15 steps'), (1, '30 steps')]
+    [(4, '7.5 steps'), (2, '15 steps')]
     """
     counts = [count]
     while method == "halving" and counts[-1] > 2:
