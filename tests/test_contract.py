@@ -202,6 +202,17 @@ REGIMES = {
     "norm_only": image_regime(regimes.norm_only()),
 }
 ROWS = OBJECTIVES | REGIMES
+# On TensorFlow these take `-m slow`: what they are made of runs there in other rows and
+# in the tests of adapters.
+ON_JAX = (
+    *("span_corruption", "replaced_tokens", "simcse", "dora", "qlora 4 bit", "ia3"),
+    *("pfeiffer", "houlsby", "prefix", "prompt", "lora on convolutions"),
+)
+
+
+def marked(name: str) -> Any:
+    late = name in ON_JAX and keras.backend.backend() == "tensorflow"
+    return pytest.param(name, marks=[pytest.mark.slow] if late else [])
 
 
 class Killed(Exception):
@@ -260,7 +271,7 @@ def check_equal(
         np.testing.assert_allclose(one, two, atol=tolerance, rtol=tolerance)
 
 
-@pytest.mark.parametrize("name", ROWS)
+@pytest.mark.parametrize("name", map(marked, ROWS))
 def test_the_contract(name: str, tmp_path) -> None:
     row = ROWS[name]
     prepared = build(row)

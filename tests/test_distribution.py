@@ -218,6 +218,7 @@ def small(tmp_path_factory) -> dict:
     return trained(tmp_path_factory.mktemp("small"), *cases)
 
 
+@pytest.mark.slow
 @on_jax
 def test_a_whole_run_ends_with_the_same_model_on_eight_devices(small) -> None:
     one, eight = small["run/single"], small["run/fully_sharded"]
