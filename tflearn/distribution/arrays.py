@@ -93,10 +93,16 @@ def saved_form(variable: keras.Variable) -> Any:
     """Returns the value of a variable as a checkpoint takes it.
 
     Args:
-        variable: On a mesh each device's part is written as it lies; else a copy in
-            the memory of the host is.
+        variable: On a mesh each device's part is written as it lies; else a copy is.
     """
-    return variable.value if jax_mesh.active() else to_host(variable.value)
+    if jax_mesh.active():
+        return variable.value
+    if keras.backend.backend() == "jax":
+        import jax
+
+        # Of arrays of NumPy Orbax would make a second copy, on one core.
+        return jax.numpy.copy(variable.value)
+    return to_host(variable.value)
 
 
 def restored_form(variable: keras.Variable, dtype: np.dtype) -> Any:
