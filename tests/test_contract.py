@@ -271,7 +271,7 @@ def check_equal(
         np.testing.assert_allclose(one, two, atol=tolerance, rtol=tolerance)
 
 
-@pytest.mark.parametrize("name", map(marked, ROWS))
+@pytest.mark.parametrize("name", [marked(name) for name in ROWS])
 def test_the_contract(name: str, tmp_path) -> None:
     row = ROWS[name]
     prepared = build(row)
