@@ -305,6 +305,8 @@ def check_equal(url: str, straight) -> None:
     assert locks.NAME not in objects(url)
 
 
+# What keeps the lock alive dies with the process, too, in a thread of its own.
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
 def test_a_run_that_is_killed_at_any_put_goes_on_to_the_same_bits(
     straight, quick, monkeypatch, capsys
 ) -> None:
