@@ -116,8 +116,9 @@ def wait(started: list[subprocess.Popen[str]]) -> tuple[str, ...]:
     finally:
         for process in started:
             process.kill()
-    for process, text in zip(started, said, strict=True):
-        assert process.returncode == 0, text[-4000:]
+    codes = [process.returncode for process in started]
+    # What one of them says is often only that another one is gone.
+    assert not any(codes), "\n".join([str(codes), *(text[-4000:] for text in said)])
     return said
 
 
@@ -222,6 +223,28 @@ def assert_same(one: Ran, several: Ran) -> None:
     assert max(found.values()) < TOLERANCE, found
     moved = [row["loss"] for row in one.stage("tune")["history"]]
     assert np.ptp(moved) > 0.01, "a model that stands still shows nothing"
+
+
+# Checkpoints.
+
+
+@pytest.mark.slow
+@on_jax
+def test_two_folders_are_written_at_once(tmp_path: pathlib.Path) -> None:
+    # One in the background, as a run does: they once waited for each other's barriers.
+    port = _port(1)
+    script = str(HERE / "process_checkpoints.py")
+    started = [
+        subprocess.Popen(
+            [sys.executable, script, str(tmp_path), f"127.0.0.1:{port}", "2", str(i)],
+            env=os.environ | {"PYTHONPATH": str(HERE.parent)},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        for i in range(2)
+    ]
+    wait(started)
 
 
 # A whole run.

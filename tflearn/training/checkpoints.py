@@ -68,6 +68,9 @@ class Checkpoints:
         self._shown, folder = storage.shown(folder), pathlib.Path(folder)
         # What is packed into a bucket has to be whole when the interval ends.
         background = background and not storage.is_packed(folder)
+        # Folders are written at once, and processes that wait for each other tell two
+        # of them apart by this alone.
+        name = f"{folder.parent.name}/{folder.name}"
         self._manager = ocp.CheckpointManager(
             storage.checkpoint_folder(folder),
             options=ocp.CheckpointManagerOptions(
@@ -75,6 +78,9 @@ class Checkpoints:
                 keep_period=keep_every,
                 enable_async_checkpointing=background,
                 read_only=read_only,
+                multiprocessing_options=ocp.options.MultiprocessingOptions(
+                    barrier_sync_key_prefix=name
+                ),
             ),
             item_handlers=Items.handlers(),
         )
