@@ -78,6 +78,18 @@ if os.environ["KERAS_BACKEND"] == "tensorflow":
     ]
 
 
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Makes tests slow on the backend that is not their first.
+
+    What such a test is made of runs on both backends in others.
+    """
+    for item in items:
+        mark = item.get_closest_marker("first_on")
+        if mark is not None and mark.args[0] != os.environ["KERAS_BACKEND"]:
+            item.add_marker(pytest.mark.slow)
+
+
 @pytest.fixture
 def shared_data() -> pathlib.Path:
     """The folder of real data beside the checkout; skips where it is absent."""

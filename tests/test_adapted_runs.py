@@ -76,6 +76,7 @@ def test_a_run_saves_its_adapter_alone_and_a_model_that_needs_none(
     }
 
 
+@pytest.mark.first_on("jax")
 def test_a_later_stage_goes_on_with_an_adapter_or_merges_it(tmp_path) -> None:
     merged = (regimes.merge("backbone/*"), *regimes.full())
     report = run(tmp_path / "a", stage("first"), stage("second"), stage("all", merged))
@@ -115,6 +116,7 @@ def test_an_adapter_of_the_head_goes_on_inside_its_weights(tmp_path, capsys) -> 
     assert finished.open_run(tmp_path).model.count_params() > 0
 
 
+@pytest.mark.first_on("jax")
 def test_a_head_whose_adapter_cannot_be_merged_starts_anew(tmp_path, capsys) -> None:
     head = (regimes.bottleneck("head/*", size=2), *regimes.frozen())
     short = {"budget": "1 step", "bootstrap": 0}

@@ -275,6 +275,7 @@ class Killed(BaseException):
     """Stands for SIGKILL: nothing catches it, nothing cleans up behind it."""
 
 
+@pytest.mark.first_on("jax")
 @pytest.mark.parametrize(
     "anchor",
     [

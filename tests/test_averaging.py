@@ -207,6 +207,7 @@ AVERAGES = {
 }
 
 
+@pytest.mark.first_on("jax")
 @pytest.mark.parametrize("name", AVERAGES)
 def test_a_killed_run_ends_with_the_same_average(
     tmp_path, monkeypatch, capsys, name

@@ -187,6 +187,7 @@ def test_a_whole_model_trains_and_survives_a_save(name: str, tmp_path) -> None:
     np.testing.assert_allclose(found, expected, atol=1e-4 if name == "dino" else 0)
 
 
+@pytest.mark.first_on("jax")
 @pytest.mark.parametrize(("name", "how"), [("bert", "tflearn"), ("resnet", "keras")])
 def test_a_saved_model_needs_only_keras_in_a_new_process(name, how, tmp_path) -> None:
     backbone = SOURCES[name][0]()

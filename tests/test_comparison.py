@@ -507,6 +507,7 @@ def declare(folder: pathlib.Path) -> list[str]:
     ]
 
 
+@pytest.mark.slow
 def test_some_arms_can_run_alone(tmp_path, capsys) -> None:
     tuned = (
         "comparison.Comparison.tuning = @comparison.Tuning()",

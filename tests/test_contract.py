@@ -202,17 +202,23 @@ REGIMES = {
     "norm_only": image_regime(regimes.norm_only()),
 }
 ROWS = OBJECTIVES | REGIMES
-# On TensorFlow these take `-m slow`: what they are made of runs there in other rows and
-# in the tests of adapters.
-ON_JAX = (
-    *("span_corruption", "replaced_tokens", "simcse", "dora", "qlora 4 bit", "ia3"),
-    *("pfeiffer", "houlsby", "prefix", "prompt", "lora on convolutions"),
-)
+# On the other backend these take `-m slow`: what they are made of runs there in other
+# rows, and in the tests of adapters and of shipped files.
+FIRST = {
+    "jax": (
+        *("span_corruption", "replaced_tokens", "simcse", "dora", "qlora 4 bit"),
+        *("pfeiffer", "houlsby", "prefix", "prompt", "lora on convolutions", "ia3"),
+    ),
+    "tensorflow": (
+        *("seq2seq", "masked_image", "image_text", "scratch", "partial", "bitfit"),
+        *("norm_only", "qlora 8 bit"),
+    ),
+}
 
 
 def marked(name: str) -> Any:
-    late = name in ON_JAX and keras.backend.backend() == "tensorflow"
-    return pytest.param(name, marks=[pytest.mark.slow] if late else [])
+    first = [pytest.mark.first_on(key) for key, names in FIRST.items() if name in names]
+    return pytest.param(name, marks=first)
 
 
 class Killed(Exception):

@@ -221,6 +221,7 @@ def test_a_budget_of_time_stops_in_time(tmp_path) -> None:
     assert report.stages[0].seconds["train"] > 0
 
 
+@pytest.mark.first_on("jax")
 @pytest.mark.parametrize(
     ("optimizer", "name"),
     [

@@ -71,6 +71,7 @@ def by_point(report, source: str) -> dict[str, float]:
     return {r["after"]: r["value"] for r in report.sources if r["source"] == source}
 
 
+@pytest.mark.first_on("jax")
 def test_a_stage_is_measured_again_after_each_later_one(tmp_path) -> None:
     declared = declare(
         stage("old"),

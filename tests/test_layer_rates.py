@@ -277,6 +277,7 @@ for path, value in alone.items():
 """
 
 
+@pytest.mark.first_on("jax")
 def test_rates_and_anchors_are_the_same_on_several_devices() -> None:
     flags = {"XLA_FLAGS": "--xla_force_host_platform_device_count=4"}
     done = subprocess.run(

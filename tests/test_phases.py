@@ -252,6 +252,7 @@ class Killed(BaseException):
     """Stands for SIGKILL: nothing catches it, nothing cleans up behind it."""
 
 
+@pytest.mark.first_on("jax")
 @pytest.mark.parametrize(
     "changes",
     [

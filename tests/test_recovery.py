@@ -75,6 +75,7 @@ def straight(tmp_path_factory) -> tuple[list, dict[str, np.ndarray]]:
 
 # Orbax leaves coroutines behind when it meets a damaged file.
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+@pytest.mark.first_on("jax")
 @pytest.mark.parametrize("last", [6, 8])
 def test_damage_leads_back_into_an_earlier_phase(
     last: int, straight, tmp_path, monkeypatch, capsys

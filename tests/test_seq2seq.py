@@ -172,6 +172,7 @@ def trained() -> tuple[Any, Pretext, list[Any]]:
     return backbone, pretext, history
 
 
+@pytest.mark.first_on("jax")
 def test_exact_matches_rise() -> None:
     *_, (before, after) = trained()
     assert before["exact_match"] < 0.2 < 0.8 < after["exact_match"]

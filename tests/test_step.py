@@ -89,6 +89,7 @@ def test_the_fastest_precision_wins_if_it_is_clearly_faster(
     assert precision_trial.choose(seconds) == chosen
 
 
+@pytest.mark.first_on("jax")
 def test_a_long_run_measures_once_and_a_resumed_one_keeps_the_choice(
     tmp_path: pathlib.Path,
     monkeypatch: pytest.MonkeyPatch,
