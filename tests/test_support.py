@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import fnmatch
 import json
+import os
 import pathlib
+import subprocess
+import sys
 
 import pytest
 from hypothesis import given
@@ -77,6 +80,34 @@ def test_a_failed_write_leaves_the_old_file_and_nothing_else(
         files.write_text(target, "\ud800")
     assert json.loads(target.read_text()) == {"a": 1}
     assert [path.name for path in target.parent.iterdir()] == ["report.json"]
+
+
+def _is_cached(path: pathlib.Path) -> bool:
+    """Tells whether the first page of a file can be read without the disk."""
+    with path.open("rb") as file:
+        try:
+            return os.preadv(file.fileno(), [bytearray(4096)], 0, os.RWF_NOWAIT) > 0
+        except BlockingIOError:
+            return False
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="no such call there")
+def test_files_leave_memory_and_stay_on_disk(tmp_path) -> None:
+    kind = subprocess.run(
+        ["stat", "-f", "-c", "%T", tmp_path], capture_output=True, text=True
+    )
+    if "tmpfs" in kind.stdout:
+        pytest.skip("a file system in memory keeps all")
+    path = tmp_path / "folder" / "file"
+    path.parent.mkdir()
+    with path.open("wb") as file:
+        file.write(b"x" * 2**20)
+        os.fsync(file.fileno())
+    assert _is_cached(path)
+    (tmp_path / "nowhere").symlink_to("gone")
+    files.free_page_cache(tmp_path)
+    assert not _is_cached(path)
+    assert path.read_bytes() == b"x" * 2**20
 
 
 def test_digest_keeps_the_borders_between_parts() -> None:

@@ -126,26 +126,8 @@ def _report(
     prepared: Prepared, census: regimes.Census, outcome: Outcome
 ) -> tuple[StageReport, dict[str, Evaluation]]:
     started = time.perf_counter()
-    values = {
-        split: assessment.measure(outcome.measured, split)
-        for split in ("validation", "test")
-        if split in prepared.examples
-    }
-    temperature = assessment.fit_temperature(prepared, values.get("validation"))
-    evaluations: dict[str, Evaluation] = {}
-    worst: list[dict[str, Any]] = []
-    for split, found in values.items():
-        evaluations[split] = assessment.assess(
-            prepared,
-            split,
-            bootstrap=prepared.stage.bootstrap,
-            values=found,
-            temperature=temperature,
-        )
-        if isinstance(found, np.ndarray):
-            worst = _worst(prepared, split, found)
+    evaluations, worst, temperature = _evaluate(prepared, outcome)
     state = outcome.state
-    seen = state.step * prepared.stage.batch_size
     epoch = budgets.steps_per_epoch(
         len(prepared.examples["train"]), prepared.stage.new_per_step
     )
@@ -158,7 +140,7 @@ def _report(
         census=census.to_json(),
         steps=state.step,
         epochs=state.step / epoch,
-        examples_seen=seen,
+        examples_seen=state.step * prepared.stage.batch_size,
         budget=prepared.stage.budget,
         seconds=outcome.seconds | {"evaluate": time.perf_counter() - started},
         history=state.history,
@@ -177,6 +159,31 @@ def _report(
         flops=outcome.flops,
     )
     return report, evaluations
+
+
+def _evaluate(
+    prepared: Prepared, outcome: Outcome
+) -> tuple[dict[str, Evaluation], list[dict[str, Any]], float | None]:
+    """Returns evaluations by split, the worst errors of the last, and a temperature."""
+    values = {
+        split: assessment.measure(outcome.measured, split)
+        for split in ("validation", "test")
+        if split in prepared.examples
+    }
+    temperature = assessment.fit_temperature(prepared, values.get("validation"))
+    evaluations: dict[str, Evaluation] = {}
+    worst: list[dict[str, Any]] = []
+    for split, found in values.items():
+        evaluations[split] = assessment.assess(
+            prepared,
+            split,
+            bootstrap=prepared.stage.bootstrap,
+            values=found,
+            temperature=temperature,
+        )
+        if isinstance(found, np.ndarray):
+            worst = _worst(prepared, split, found)
+    return evaluations, worst, temperature
 
 
 def _worst(prepared: Prepared, split: str, values: np.ndarray) -> list[dict[str, Any]]:

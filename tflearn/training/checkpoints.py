@@ -18,7 +18,7 @@ import keras
 import numpy as np
 
 from tflearn.distribution import processes
-from tflearn.support import storage
+from tflearn.support import files, storage
 from tflearn.support.console import say
 from tflearn.support.errors import RunError
 from tflearn.training.checkpoint_items import Content, Damaged, Items
@@ -71,8 +71,9 @@ class Checkpoints:
         # Folders are written at once, and processes that wait for each other tell two
         # of them apart by this alone.
         name = f"{folder.parent.name}/{folder.name}"
+        self._place = storage.checkpoint_folder(folder)
         self._manager = ocp.CheckpointManager(
-            storage.checkpoint_folder(folder),
+            self._place,
             options=ocp.CheckpointManagerOptions(
                 max_to_keep=keep,
                 keep_period=keep_every,
@@ -131,6 +132,10 @@ class Checkpoints:
             # A process that was killed after this save trains the step again, to the
             # same bits.
             return
+        if isinstance(self._place, pathlib.Path):
+            # The new files take the memory of the old ones: on a virtual machine fresh
+            # memory costs many times as much, and training needs those cores.
+            files.free_page_cache(self._place)
         state = state_variables(model, optimizer)
         self._items.write(step, state, record or {}, metrics)
 

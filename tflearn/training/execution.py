@@ -99,28 +99,13 @@ def execute(
 
         def checkpoints(name: str, keep: int | None = 2, **more: Any) -> Checkpoints:
             made = Checkpoints(folder / name, keep=keep, **more)
-            opened.callback(made.close)
-            return made
+            return opened.enter_context(contextlib.closing(made))
 
         saved = checkpoints(
             "checkpoints", stage.keep_last, keep_every=stage.keep_every, background=True
         )
-        metrics: Sequence[np.ndarray] = ()
-        if saved.latest is None:
-            track.enter(0)
-        else:
-            found = track.restore(saved)
-            state, metrics = State(**found.record), found.metrics
-            say(
-                f"resumed stage '{stage.name}' at step {state.step} "
-                f"of {state.total_steps}"
-            )
-        lies = placement.census(model, model.optimizer)
-        if lies:
-            say(placement.describe(lies))
-        rates = lines(model.optimizer)
-        for line in rates:
-            say(line)
+        state, metrics = _enter(track, saved, state, stage=stage.name)
+        rates = _announce(model)
         short = shortcut(
             prepared, folder, total_steps=state.total_steps, gathered=gathered
         )
@@ -139,24 +124,10 @@ def execute(
             began=time.perf_counter() - state.seconds,
             fit=short.fit if short else None,
         )
-        if processes.is_chief():
-            # What was settled is in the bucket before a checkpoint that relies on it.
-            storage.push(folder)
-        if saved.latest is None:
-            # A fault in the first interval goes back to here.
-            saved.save(
-                0,
-                model,
-                optimizer=model.optimizer,
-                record=dataclasses.asdict(state),
-            )
-        if processes.is_chief():
-            rewrite_log(folder / "metrics.jsonl", state)
+        _begin(run)
         _train(run, digests, callbacks)
-        notes = list(rates)
-        notes += [course.describe(leg) for leg in legs] if len(legs) > 1 else []
-        notes += ending.finish(run, start)
-        notes += ending.faults_met(run)
+        phases = [course.describe(leg) for leg in legs] if len(legs) > 1 else []
+        notes = [*rates, *phases, *ending.finish(run, start), *ending.faults_met(run)]
         cached, agree = short.finish(prepared) if short else ({}, False)
         cached |= {"grid": tried} if tried else {}
         notes += search.describe(prepared, tried)
@@ -171,6 +142,52 @@ def execute(
         measured=run.trained if agree else prepared,
         flops=counted,
     )
+
+
+def _enter(
+    track: Track, saved: Checkpoints, state: State, *, stage: str
+) -> tuple[State, Sequence[np.ndarray]]:
+    """Enters the first phase, or the one that an earlier process was in.
+
+    Returns:
+        The state, and what the metrics of an unfinished interval had added up.
+    """
+    if saved.latest is None:
+        track.enter(0)
+        return state, ()
+    found = track.restore(saved)
+    state = State(**found.record)
+    say(f"resumed stage '{stage}' at step {state.step} of {state.total_steps}")
+    return state, found.metrics
+
+
+def _announce(model: keras.Model) -> tuple[str, ...]:
+    """Says where the weights lie, and what rates layers have; returns the latter."""
+    lies = placement.census(model, model.optimizer)
+    if lies:
+        say(placement.describe(lies))
+    rates = lines(model.optimizer)
+    for line in rates:
+        say(line)
+    return rates
+
+
+def _begin(run: Run) -> None:
+    """Writes what a later process needs to go on from the start."""
+    if processes.is_chief():
+        # What was settled is in the bucket before a checkpoint that relies on it.
+        storage.push(run.folder)
+    if run.checkpoints.latest is None:
+        # A fault in the first interval goes back to here.
+        model = run.prepared.network.model
+        run.checkpoints.save(
+            0,
+            model,
+            optimizer=model.optimizer,
+            record=dataclasses.asdict(run.state),
+        )
+    if processes.is_chief():
+        rewrite_log(run.folder / "metrics.jsonl", run.state)
 
 
 def _train(

@@ -16,7 +16,7 @@ from tflearn.support import compiled, environment, system
 from tflearn.support import files as plain_files
 from tflearn.support.console import say
 from tflearn.support.errors import RunError
-from tflearn.training.features import files, keys, precision, views
+from tflearn.training.features import fields, files, keys, precision, views
 from tflearn.training.features.comparison import TOLERANCES, agree
 from tflearn.training.features.examples import Arrays, FeatureExamples, Field
 from tflearn.training.features.passes import (
@@ -27,7 +27,7 @@ from tflearn.training.features.passes import (
     passes,
     plain,
 )
-from tflearn.training.features.plan import DISK_BYTES, SPLITS, Plan, stored
+from tflearn.training.features.plan import DISK_BYTES, SPLITS, Plan
 from tflearn.training.stage import Prepared
 
 
@@ -143,13 +143,15 @@ def _features(
     if split == "train" and views.count(prepared) > 1:
         make = views.maker(prepared, examples, view)
         seen = views.describe(prepared, view)
-    fields, first = _first(prepared, planned, examples, make, fits)
-    planned = dataclasses.replace(planned, fields=fields)
+    first = _first(prepared, planned, examples, make, fits)
+    planned = dataclasses.replace(
+        planned, fields=fields.given(prepared, planned, first)
+    )
     key = plain_files.digest(
         weights,
         keys.of_examples(examples, split, prepared.dataset.fingerprint),
         keys.of_form(
-            fields,
+            planned.fields,
             batch_size=prepared.stage.eval_batch_size,
             fits=fits,
             precision=precise,
@@ -166,15 +168,7 @@ def _features(
         make=make,
         fits=fits,
     )
-    features = FeatureExamples(
-        examples,
-        fields,
-        arrays,
-        names=planned.prefix.takes,
-        takes=planned.suffix.takes,
-        mapped=planned.place == "disk",
-    )
-    return planned, features, where
+    return planned, fields.features(planned, examples, arrays), where
 
 
 def _first(
@@ -183,29 +177,13 @@ def _first(
     examples: pipeline.Examples,
     make: MakeBatch | None,
     fits: Sequence[int],
-) -> tuple[tuple[Field, ...], dict[str, np.ndarray]]:
-    """Runs the prefix on its first batch: says what features there are, masks too."""
+) -> dict[str, np.ndarray]:
+    """Runs the prefix on its first batch: its outputs say what features there are."""
     size = min(prepared.stage.eval_batch_size, len(examples))
     indices, length = next(iter(passes(examples, size, fits)))
-    given = planned.prefix.predict_on_batch(
+    return planned.prefix.predict_on_batch(
         (make or plain(examples))(indices, length, 0)
     )
-    known = {field.name: field for field in planned.fields}
-    fields = []
-    for name, values in given.items():
-        field = known.get(name) or known[name.removesuffix("_mask")]
-        # In a lower precision it is given in another type than it is taken in.
-        dtype = field.dtype if name in known else str(values.dtype)
-        fields.append(
-            dataclasses.replace(
-                field,
-                name=name,
-                shape=tuple(values.shape[2 if field.by_token else 1 :]),
-                dtype=dtype,
-                stored=stored(prepared, dtype),
-            )
-        )
-    return tuple(fields), given
 
 
 def _arrays(
@@ -220,7 +198,7 @@ def _arrays(
     fits: Sequence[int],
 ) -> tuple[Arrays, str]:
     """Returns the features of a split, and where they were found."""
-    examples, fields = prepared.examples[split], planned.fields
+    examples, kept = prepared.examples[split], planned.fields
     run = {
         "batch_size": prepared.stage.eval_batch_size,
         "fits": fits,
@@ -228,17 +206,17 @@ def _arrays(
         "description": f"frozen layers, {split}",
     }
     if prepared.stage.cache != "memory":
-        needed = sum(field.num_bytes(examples) for field in fields)
+        needed = sum(field.num_bytes(examples) for field in kept)
         try:
             files.make_room(needed, limit=DISK_BYTES, keep=(key,))
             for _ in range(2):
                 arrays, found = files.kept(
-                    planned.prefix, examples, fields, key=key, **run
+                    planned.prefix, examples, kept, key=key, **run
                 )
                 size = prepared.stage.eval_batch_size
-                tolerance = _tolerance(fields, precise, default=0.0)
+                tolerance = _tolerance(kept, precise, default=0.0)
                 if not found or agree(
-                    examples, fields, arrays, first, size, tolerance, fits
+                    examples, kept, arrays, first, size, tolerance, fits
                 ):
                     break
                 say("note: kept features are not what the layers give: made anew")
@@ -254,11 +232,11 @@ def _arrays(
                     fix="declare Stage.cache = 'off', or make room",
                 ) from error
             say(f"note: features are not kept for another start ({error})")
-    arrays = empty(fields, examples)
-    compute(planned.prefix, examples, fields, arrays, **run)
+    arrays = empty(kept, examples)
+    compute(planned.prefix, examples, kept, arrays, **run)
     return arrays, "computed"
 
 
-def _tolerance(fields: Sequence[Field], precise: str, *, default: float) -> float:
-    types = {precise, *(y for x in fields for y in (x.dtype, x.stored))}
+def _tolerance(kept: Sequence[Field], precise: str, *, default: float) -> float:
+    types = {precise, *(y for x in kept for y in (x.dtype, x.stored))}
     return max(TOLERANCES.get(name, default) for name in types)

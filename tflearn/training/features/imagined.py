@@ -9,9 +9,10 @@ import keras
 import numpy as np
 
 from tflearn.data.examples import Examples
+from tflearn.training.features import fields
 from tflearn.training.features.examples import FeatureExamples, Field, as_dtype
 from tflearn.training.features.gather import Gathered
-from tflearn.training.features.plan import SPLITS, Plan, stored
+from tflearn.training.features.plan import SPLITS, Plan
 from tflearn.training.stage import Prepared
 
 
@@ -47,22 +48,8 @@ def _fields(prepared: Prepared, planned: Plan) -> tuple[Field, ...]:
     symbols = keras.tree.map_structure(
         lambda x: keras.KerasTensor(x.shape, dtype=str(x.dtype)), one
     )
-    given: Any = planned.prefix.compute_output_spec(symbols)
-    known = {field.name: field for field in planned.fields}
-    fields = []
-    for name, tensor in given.items():
-        field = known.get(name) or known[name.removesuffix("_mask")]
-        dtype = field.dtype if name in known else str(tensor.dtype)
-        fields.append(
-            dataclasses.replace(
-                field,
-                name=name,
-                shape=tuple(tensor.shape[2 if field.by_token else 1 :]),
-                dtype=dtype,
-                stored=stored(prepared, dtype),
-            )
-        )
-    return tuple(fields)
+    outputs: Any = planned.prefix.compute_output_spec(symbols)
+    return fields.given(prepared, planned, outputs)
 
 
 def _features(planned: Plan, examples: Examples) -> FeatureExamples:
@@ -73,11 +60,4 @@ def _features(planned: Plan, examples: Examples) -> FeatureExamples:
         )
         for x in planned.fields
     }
-    return FeatureExamples(
-        examples,
-        planned.fields,
-        arrays,
-        names=planned.prefix.takes,
-        takes=planned.suffix.takes,
-        mapped=planned.place == "disk",
-    )
+    return fields.features(planned, examples, arrays)

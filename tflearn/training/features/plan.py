@@ -20,6 +20,7 @@ from tflearn.support.errors import BackboneError, ConfigError
 from tflearn.support.units import bytes_text
 from tflearn.training.features import files, views
 from tflearn.training.features.examples import Field
+from tflearn.training.features.fields import stored
 from tflearn.training.stage import Prepared
 
 #: Splits that are trained on or measured.
@@ -127,14 +128,10 @@ def _plan(prepared: Prepared, total_steps: int | None) -> Plan | str:
     )
     place = _place(prepared.stage.cache, num_bytes)
     # All candidates of a grid go through the examples.
-    auto = prepared.stage.cache == "auto" and prepared.stage.grid is None
-    if auto and share < _WORTH:
-        return (
-            f"the frozen layers before the first that trains do {share:.1%} of the work"
-        )
-    rows = len(prepared.examples["train"])
-    if auto and (total_steps or 0) * prepared.stage.batch_size < 2 * rows:
-        return "the stage goes through the examples less than twice"
+    if prepared.stage.cache == "auto" and prepared.stage.grid is None:
+        reason = _not_worth(prepared, share, total_steps)
+        if reason:
+            return reason
     if place is None:
         return (
             f"the features would take {bytes_text(num_bytes)}, more than there is room"
@@ -154,6 +151,18 @@ def _plan(prepared: Prepared, total_steps: int | None) -> Plan | str:
         ),
         views=views.count(prepared),
     )
+
+
+def _not_worth(prepared: Prepared, share: float, total_steps: int | None) -> str:
+    """Returns why features would cost more than they save, or nothing."""
+    if share < _WORTH:
+        return (
+            f"the frozen layers before the first that trains do {share:.1%} of the work"
+        )
+    rows = len(prepared.examples["train"])
+    if (total_steps or 0) * prepared.stage.batch_size < 2 * rows:
+        return "the stage goes through the examples less than twice"
+    return ""
 
 
 def _reason(prepared: Prepared) -> str:
@@ -215,12 +224,6 @@ def _inferred(
         lambda x: keras.KerasTensor(x.shape, dtype=str(x.dtype)), one
     )
     return tuple(prefix.compute_output_spec(symbols)[name].shape[1:])
-
-
-def stored(prepared: Prepared, dtype: str) -> str:
-    """Returns the type that features of some type are kept in."""
-    declared = prepared.stage.cache_dtype
-    return declared if declared != "auto" and "float" in dtype else dtype
 
 
 def _place(mode: str, num_bytes: int) -> str | None:
