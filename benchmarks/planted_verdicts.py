@@ -4,7 +4,7 @@ Small classification tasks are built so that one arm is best, or none is:
 
 * scratch: the backbone is saturated on directions that do not matter, so that it has no
   features for the task and passes on no gradient;
-* frozen: 32 labels, one in ten wrong, and features that suffice;
+* frozen: 64 labels, one in ten wrong, and features that suffice;
 * full: the features tell one half of what decides, a product that is hard to learn, and
   lack the other, a direction that 1,024 labels show;
 * tie: labels are coin flips, so that no arm can know anything ("coin"), or all three
@@ -40,7 +40,7 @@ from tflearn.reports.verdict import judge
 INPUTS, HIDDEN, LATENT = 64, 32, 4
 STEPS, BATCH, SEEDS = 200, 32, (0, 1, 2)
 RATES = {"scratch": 3e-3, "frozen": 1e-2, "full": 3e-3}
-LABELS = {"scratch": 512, "frozen": 32, "full": 1024, "coin": 32, "same": 32}
+LABELS = {"scratch": 512, "frozen": 64, "full": 1024, "coin": 32, "same": 32}
 WRONG = 0.1
 KINDS = ("scratch", "frozen", "full")
 TIES = ("coin", "same")

@@ -73,8 +73,8 @@ class Items:
         metrics: Sequence[keras.Variable],
     ) -> None:
         """Writes a checkpoint, perhaps in the background."""
-        arrays = {path: saved_form(variable) for path, variable in state.items()}
-        sums = {f"{i:04d}": saved_form(x) for i, x in enumerate(metrics)}
+        arrays = saved_form(state)
+        sums = saved_form({f"{i:04d}": x for i, x in enumerate(metrics)})
         digests = variables.digests(arrays) | variables.digests(_named(sums))
         items: dict[str, Any] = {
             "state": self._args.PyTreeSave(arrays),

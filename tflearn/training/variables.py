@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import os
-import zlib
 from collections.abc import Mapping
 from concurrent import futures
 from typing import Any
 
 import keras
 import numpy as np
+import xxhash
 
 from tflearn.backbones import graph
 from tflearn.distribution.arrays import holds
@@ -50,7 +50,7 @@ def digests(arrays: Mapping[str, Any]) -> dict[str, str]:
 
 def _checksum(array: np.ndarray) -> str:
     values = np.ascontiguousarray(array).reshape(-1).view(np.uint8)
-    return f"{zlib.crc32(values.data):08x}"
+    return f"xxh3:{xxhash.xxh3_64_hexdigest(values.data)}"
 
 
 def assign(
