@@ -118,13 +118,19 @@ def process_bytes(
         step: The train step.
         forwards: Other programs, each with the model that it runs.
     """
-    slots = num_bytes(entered.whole.network.model.optimizer.variables)
+    model = entered.whole.network.model
+    slots = num_bytes(model.optimizer.variables)
+    # Training goes on while a copy of all variables is written; parts of a mesh are not
+    # copied.
+    copied = (
+        num_bytes(_unique(model.variables)) + slots if entered.mesh.size == 1 else 0
+    )
     programs = [step, *(compiled for _, compiled in forwards)]
     working = max(x.temporary_bytes + x.output_bytes + x.code_bytes for x in programs)
     kept = cache_bytes(entered)
     if entered.gathered is not None and entered.gathered.planned.place == "disk":
         kept = 0
-    return baseline + slots + working + kept + _on_device(entered)
+    return baseline + slots + copied + working + kept + _on_device(entered)
 
 
 def _on_device(entered: Entered) -> int:
