@@ -1,140 +1,140 @@
 """What does a checkpoint a minute cost a run?
 
 A transformer of a hundred million weights (AdamW: three arrays a weight) is trained by
-`experiment.run` in turn with no checkpoint inside its interval and with one, the run
-being as long as the minute between two. Medians of several rounds; prints the ratio of
-the seconds spent training. Both also write what every run writes, at the stage's start
-and end.
+tflearn's loop. Windows of some steps follow each other in one run, every other one with
+a checkpoint at its start, written in the background while it trains; so a slow minute
+of the machine falls on both. A window is longer than writing takes. Prints the ratio of
+a minute with one checkpoint to one without.
 
-Run: python -m benchmarks.checkpoint_overhead [--repeats 5] [--seconds 60]
+Run: python -m benchmarks.checkpoint_overhead [--repeats 10] [--steps 15]
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import functools
 import os
-import pathlib
 import tempfile
+import time
 
 os.environ.setdefault("KERAS_BACKEND", "jax")
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 import keras
+import keras_hub
 import numpy as np
 
 from benchmarks import measuring
-from benchmarks.measuring import Numbers
-from tflearn import backbones, experiment, objectives, regimes
-from tflearn.data import Data, sources
-from tflearn.training import optimizers
+from benchmarks.overhead import Vectors
+from tflearn.data import Data, pipeline, sources
+from tflearn.training import loop
+from tflearn.training.checkpoints import Checkpoints
 
-LENGTH, SIZE, BATCH, CLASSES = 32, 64, 8, 4
-
-
-def transformer(layers: int, width: int) -> backbones.Backbone:
-    """A backbone with the layers of BERT-base, over vectors in place of tokens."""
-
-    def build() -> keras.Model:
-        hub = backbones.import_keras_hub()
-        vectors = keras.Input((LENGTH * SIZE,))
-        x = keras.layers.Reshape((LENGTH, SIZE))(vectors)
-        x = keras.layers.Dense(width, name="embedding")(x)
-        for index in range(layers):
-            x = hub.layers.TransformerEncoder(
-                4 * width, width // 64, name=f"transformer_layer_{index}"
-            )(x)
-        return keras.Model(vectors, x)
-
-    return backbones.function(build)
+LENGTH, SIZE, BATCH, CLASSES = 32, 8, 8, 4
+MINUTE = 60.0
 
 
-def rows() -> dict[str, dict[str, np.ndarray]]:
+def transformer(layers: int, width: int) -> keras.Model:
+    """Makes the layers of BERT-base, over vectors in place of tokens, and a head."""
+    keras.utils.set_random_seed(0)
+    vectors = keras.Input((LENGTH * SIZE,))
+    x = keras.layers.Reshape((LENGTH, SIZE))(vectors)
+    x = keras.layers.Dense(width)(x)
+    for _ in range(layers):
+        x = keras_hub.layers.TransformerEncoder(4 * width, width // 64)(x)
+    x = keras.layers.GlobalAveragePooling1D()(x)
+    model = keras.Model(vectors, keras.layers.Dense(CLASSES)(x))
+    loop.compile_model(
+        model,
+        optimizer=keras.optimizers.AdamW(1e-4),
+        loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True),
+        metrics=[keras.metrics.SparseCategoricalAccuracy(name="accuracy")],
+    )
+    return model
+
+
+def rows() -> pipeline.TrainBatches:
     rng = np.random.default_rng(0)
-    return {
-        split: {
-            "vectors": rng.normal(size=(size, LENGTH * SIZE)).astype("float32"),
-            "label": rng.integers(0, CLASSES, size),
-        }
-        for split, size in (
-            ("train", 64 * BATCH),
-            ("validation", BATCH),
-            ("test", BATCH),
-        )
-    }
-
-
-def train(flags: argparse.Namespace, *, steps: int, saves: int) -> dict[str, float]:
-    """Runs the experiment once; returns seconds by what was done."""
-    data = functools.partial(
-        Data,
-        source=functools.partial(sources.arrays, rows()),
+    x = rng.normal(size=(64 * BATCH, LENGTH * SIZE)).astype("float32")
+    train = {"vectors": x, "label": rng.integers(0, CLASSES, len(x))}
+    data = Data(
+        source=functools.partial(sources.arrays, {"train": train}),
         input="vectors",
-        target="label",
         allow_overlap=True,
     )
-    stage = experiment.Stage(
-        name="tune",
-        data=data,
-        objective=objectives.classification,
-        regime=regimes.full(),
-        optimizer=functools.partial(optimizers.adamw, learning_rate=1e-4),
-        budget=f"{steps} steps",
+    split = data.load(target_kind="class").splits["train"]
+    return pipeline.train_batches(
+        pipeline.encode(split, Vectors(), data=data),
+        split.targets,
         batch_size=BATCH,
-        interval=steps,
-        # In the first half, so that it is written while training goes on.
-        save_steps=steps // 2 if saves else None,
-        bootstrap=0,
+        seed=0,
+        data=data,
+        num_outputs=CLASSES,
+        one_hot=False,
     )
-    backbone = functools.partial(transformer, flags.layers, flags.width)
-    with tempfile.TemporaryDirectory() as folder:
-        report = experiment.run(
-            experiment.Experiment(backbone=backbone, stages=(stage,)),
-            output_dir=str(pathlib.Path(folder) / "run"),
-        )
-    found = report.stages[0].seconds | {"parameters": report.model["parameters"]}
-    keras.backend.clear_session()
-    return found
+
+
+def windows(model: keras.Model, saved: Checkpoints, *, count: int, steps: int) -> list:
+    """Trains window after window; returns the seconds of each."""
+    times: list[float] = []
+
+    def on_inside(step: int, inside: int, ends: bool) -> None:
+        # The device is done with all steps before.
+        keras.ops.convert_to_numpy(model.optimizer.iterations)
+        times.append(time.perf_counter())
+        if len(times) % 2:
+            saved.save(step, model, optimizer=model.optimizer)
+
+    total = (count + 1) * steps + 1
+    loop.train(
+        model,
+        rows(),
+        schedule=loop.Schedule(
+            total_steps=total, interval_steps=total, save_steps=steps
+        ),
+        on_interval=lambda step, logs: False,
+        on_inside=on_inside,
+    )
+    return np.diff(times).tolist()
 
 
 def main() -> None:
-    flags = _flags()
-    warm = train(flags, steps=20, saves=0)
-    again = train(flags, steps=40, saves=0)
-    step = (again["train"] - warm["train"]) / 20
-    steps = max(2, round(flags.seconds / step / 2) * 2)
-    millions = warm["parameters"] / 1e6
-    print(
-        f"{millions:.0f} M parameters, {step:.3f} s a step, {steps} steps", flush=True
-    )
-    rounds: dict[str, list[Numbers]] = {"without": [], "with": []}
-    for _ in range(flags.repeats):
-        # In turn, so that a slow moment of the machine falls on both.
-        for saves, found in enumerate(rounds.values()):
-            found.append({"seconds": train(flags, steps=steps, saves=saves)["train"]})
-    contenders = {name: {"rounds": found} for name, found in rounds.items()}
-    summary = measuring.summarize(contenders, "seconds")
-    question = f"What does a checkpoint a minute cost a model of {millions:.0f} M?"
-    measuring.show(question, summary, "seconds")
-    measuring.write(
-        "checkpoint_overhead",
-        {
-            "question": question,
-            "unit": "seconds of training",
-            "summary": summary,
-            "steps": steps,
-            "rounds": rounds,
-        },
-        results=flags.results,
-    )
-
-
-def _flags() -> argparse.Namespace:
     parser = measuring.parser(__doc__)
-    parser.add_argument("--seconds", type=float, default=60)
+    parser.set_defaults(repeats=10)
+    parser.add_argument("--steps", type=int, default=15, help="of a window")
     parser.add_argument("--layers", type=int, default=14)
     parser.add_argument("--width", type=int, default=768)
-    return parser.parse_args()
+    flags = parser.parse_args()
+    measure(flags)
+
+
+def measure(flags: argparse.Namespace) -> None:
+    model = transformer(flags.layers, flags.width)
+    millions = model.count_params() / 1e6
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        contextlib.closing(Checkpoints(folder, background=True)) as saved,
+    ):
+        # Of the first two the first compiles the copies.
+        count = 2 * (flags.repeats + 1)
+        found = windows(model, saved, count=count, steps=flags.steps)[2:]
+    pairs = list(zip(found[::2], found[1::2], strict=True))
+    for number, (with_one, without) in enumerate(pairs, 1):
+        print(f"pair {number}: {with_one:.2f} s with, {without:.2f} s without")
+    minutes = {
+        "without": {"rounds": [{"seconds": MINUTE} for _ in pairs]},
+        "with": {"rounds": [{"seconds": MINUTE + a - b} for a, b in pairs]},
+    }
+    summary = measuring.summarize(minutes, "seconds")
+    question = f"What does a checkpoint a minute cost a model of {millions:.0f} M?"
+    measuring.show(question, summary, "seconds")
+    record = {"question": question, "unit": "seconds", "summary": summary}
+    measuring.write(
+        "checkpoint_overhead",
+        record | {"steps": flags.steps, "windows": found},
+        results=flags.results,
+    )
 
 
 if __name__ == "__main__":
