@@ -61,7 +61,8 @@ def main() -> None:
     sections = [_HEAD]
     for path in sorted(pathlib.Path(flags.results).glob("*.json")):
         record = json.loads(path.read_text(encoding="utf-8"))
-        if {"question", "unit", "summary"} <= set(record):
+        rows = list(record.get("summary", {}).values())
+        if rows and all("median" in row for row in rows):
             sections.append(table(path.stem, record))
         else:
             print(f"left out: {path.name} is of another form")
