@@ -90,7 +90,7 @@ def test_damage_leads_back_into_an_earlier_phase(
     def save_then_die(self, step, *arguments, **keywords):
         saved(self, step, *arguments, **keywords)
         if step == last:
-            self._items.finish()
+            self._manager.wait_until_finished()
             raise Killed
 
     monkeypatch.setattr(execution.Checkpoints, "save", save_then_die)
@@ -147,7 +147,7 @@ def test_a_rollback_in_phases_is_exact_under_a_kill(tmp_path, monkeypatch) -> No
     def save_then_die(self, step, *arguments, **keywords):
         saved(self, step, *arguments, **keywords)
         if step == 8:
-            self._items.finish()
+            self._manager.wait_until_finished()
             raise Killed
 
     monkeypatch.setattr(execution.Checkpoints, "save", save_then_die)
@@ -182,7 +182,7 @@ def test_a_resumed_stage_reads_its_checkpoint_once(tmp_path, monkeypatch) -> Non
     def save_then_die(self, step, *arguments, **keywords):
         saved(self, step, *arguments, **keywords)
         if step == 4:
-            self._items.finish()
+            self._manager.wait_until_finished()
             raise Killed
 
     monkeypatch.setattr(execution.Checkpoints, "save", save_then_die)

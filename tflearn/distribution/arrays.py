@@ -12,6 +12,9 @@ import numpy as np
 
 from tflearn.distribution import jax_mesh, processes
 
+#: Below so many bytes compiling takes longer than it saves.
+_WORTH_A_PROGRAM = 2**26
+
 
 def to_host(value: Any) -> np.ndarray:
     """Returns a copy of a tensor in the memory of this process.
@@ -101,7 +104,11 @@ def saved_form(variables: Mapping[str, keras.Variable]) -> dict[str, Any]:
         return values
     if keras.backend.backend() == "jax":
         # Of arrays of NumPy Orbax would make a second copy, on one core.
-        return _copier()(values)
+        import jax
+
+        large = sum(value.nbytes for value in values.values()) >= _WORTH_A_PROGRAM
+        copy = _copier() if large else functools.partial(jax.tree.map, jax.numpy.copy)
+        return copy(values)
     return {path: to_host(value) for path, value in values.items()}
 
 

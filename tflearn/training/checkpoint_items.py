@@ -7,16 +7,13 @@ that a damaged file is found before anything of it is used.
 from __future__ import annotations
 
 import dataclasses
-import pathlib
 from collections.abc import Mapping, Sequence
-from concurrent import futures
 from typing import Any
 
 import keras
 import numpy as np
 
 from tflearn.distribution.arrays import restored_form, saved_form
-from tflearn.support import files
 from tflearn.support.errors import RunError
 from tflearn.training import variables
 
@@ -48,17 +45,13 @@ class Items:
     Args:
         manager: Orbax's, made with `handlers`.
         shown: The folder as the user knows it.
-        background: Whether `write` returns when the values are copied; Orbax alone
-            would also checksum them and look through them first.
     """
 
-    def __init__(self, manager: Any, shown: str, *, background: bool = False) -> None:
+    def __init__(self, manager: Any, shown: str) -> None:
         """Reads and writes nothing."""
         import orbax.checkpoint as ocp
 
         self._manager, self._shown, self._args = manager, shown, ocp.args
-        self._pool = futures.ThreadPoolExecutor(1) if background else None
-        self._pending: futures.Future[None] | None = None
 
     @staticmethod
     def handlers() -> dict[str, Any]:
@@ -79,42 +72,9 @@ class Items:
         record: Mapping[str, Any],
         metrics: Sequence[keras.Variable],
     ) -> None:
-        """Copies all values, and writes them, perhaps in the background."""
+        """Writes a checkpoint, perhaps in the background."""
         arrays = saved_form(state)
         sums = saved_form({f"{i:04d}": x for i, x in enumerate(metrics)})
-        if self._pool is None:
-            self._write(step, arrays, sums, record)
-        else:
-            # JAX may still be computing them; it goes on with the next step meanwhile.
-            self._pending = self._pool.submit(self._write, step, arrays, sums, record)
-
-    def finish(self) -> None:
-        """Waits until what is written in the background is on the disk, or raises."""
-        pending, self._pending = self._pending, None
-        if pending is not None:
-            pending.result()
-        self._manager.wait_until_finished()
-
-    def close(self) -> None:
-        """Ends what runs in the background, once all is written."""
-        try:
-            self.finish()
-        finally:
-            if self._pool is not None:
-                self._pool.shutdown()
-
-    def _write(
-        self,
-        step: int,
-        arrays: Mapping[str, Any],
-        sums: Mapping[str, Any],
-        record: Mapping[str, Any],
-    ) -> None:
-        folder = pathlib.Path(str(self._manager.directory))
-        if folder.is_dir():
-            # The new files take the memory of the old ones: on a virtual machine fresh
-            # memory costs many times as much, and training needs those cores.
-            files.free_page_cache(folder)
         digests = variables.digests(arrays) | variables.digests(_named(sums))
         items: dict[str, Any] = {
             "state": self._args.PyTreeSave(arrays),

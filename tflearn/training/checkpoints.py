@@ -18,7 +18,7 @@ import keras
 import numpy as np
 
 from tflearn.distribution import processes
-from tflearn.support import storage
+from tflearn.support import files, storage
 from tflearn.support.console import say
 from tflearn.support.errors import RunError
 from tflearn.training.checkpoint_items import Content, Damaged, Items
@@ -71,8 +71,9 @@ class Checkpoints:
         # Folders are written at once, and processes that wait for each other tell two
         # of them apart by this alone.
         name = f"{folder.parent.name}/{folder.name}"
+        self._place = storage.checkpoint_folder(folder)
         self._manager = ocp.CheckpointManager(
-            storage.checkpoint_folder(folder),
+            self._place,
             options=ocp.CheckpointManagerOptions(
                 max_to_keep=keep,
                 keep_period=keep_every,
@@ -84,15 +85,12 @@ class Checkpoints:
             ),
             item_handlers=Items.handlers(),
         )
-        # Several processes wait for each other while a save begins: in one order only.
-        self._items = Items(
-            self._manager, self._shown, background=background and processes.count() == 1
-        )
+        self._items = Items(self._manager, self._shown)
 
     @property
     def latest(self) -> int | None:
         """Step of the newest complete checkpoint, or None."""
-        self._items.finish()
+        self._manager.wait_until_finished()
         return self._manager.latest_step()
 
     @property
@@ -104,7 +102,7 @@ class Checkpoints:
     def delete(self, step: int) -> None:
         """Deletes a checkpoint."""
         if _takes_part():
-            self._items.finish()
+            self._manager.wait_until_finished()
             self._manager.delete(step)
 
     def read(self, step: int) -> dict[str, np.ndarray]:
@@ -130,13 +128,14 @@ class Checkpoints:
             record: Anything JSON takes.
             metrics: What the metrics of an unfinished interval have added up.
         """
-        if not _takes_part():
-            return
-        self._items.finish()
-        if step in self._manager.all_steps():
+        if not _takes_part() or step in self._manager.all_steps():
             # A process that was killed after this save trains the step again, to the
             # same bits.
             return
+        if isinstance(self._place, pathlib.Path):
+            # The new files take the memory of the old ones: on a virtual machine fresh
+            # memory costs many times as much, and training needs those cores.
+            files.free_page_cache(self._place)
         state = state_variables(model, optimizer)
         self._items.write(step, state, record or {}, metrics)
 
@@ -231,18 +230,16 @@ class Checkpoints:
         Raises:
             Damaged: It cannot be read, or is not what was written.
         """
-        self._refresh()
         arrays = self._items.read(step).arrays
         return {x: (tuple(y.shape), np.dtype(y.dtype)) for x, y in arrays.items()}
 
     def close(self) -> None:
         """Lets go of the folder."""
-        self._items.close()
         self._manager.close()
 
     def _refresh(self) -> None:
         """Lets processes see what another one has written."""
-        self._items.finish()
+        self._manager.wait_until_finished()
         processes.meet()
         if not _takes_part():
             self._manager.reload()
