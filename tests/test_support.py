@@ -8,6 +8,7 @@ import os
 import pathlib
 import subprocess
 import sys
+import threading
 
 import pytest
 from hypothesis import given
@@ -108,6 +109,26 @@ def test_files_leave_memory_and_stay_on_disk(tmp_path) -> None:
     files.free_page_cache(tmp_path)
     assert not _is_cached(path)
     assert path.read_bytes() == b"x" * 2**20
+
+
+def test_folders_that_vanish_are_passed_over(tmp_path) -> None:
+    stop = threading.Event()
+
+    def rename() -> None:
+        while not stop.is_set():
+            for names in (("a", "b"), ("b", "a")):
+                (tmp_path / names[0]).rename(tmp_path / names[1])
+
+    (tmp_path / "a" / "deep").mkdir(parents=True)
+    (tmp_path / "a" / "deep" / "file").touch()
+    busy = threading.Thread(target=rename)
+    busy.start()
+    try:
+        for _ in range(300):
+            files.free_page_cache(tmp_path)
+    finally:
+        stop.set()
+        busy.join()
 
 
 def test_digest_keeps_the_borders_between_parts() -> None:

@@ -72,9 +72,12 @@ def free_page_cache(folder: pathlib.Path) -> None:
     """
     if not hasattr(os, "posix_fadvise"):
         return
-    for path in folder.rglob("*"):
-        with contextlib.suppress(OSError), path.open("rb") as file:
-            os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+    # It passes over folders that are renamed or deleted meanwhile.
+    for parent, _, names in os.walk(folder):
+        for name in names:
+            path = pathlib.Path(parent, name)
+            with contextlib.suppress(OSError), path.open("rb") as file:
+                os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
 
 
 def digest(*parts: bytes | str) -> str:
