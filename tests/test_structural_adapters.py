@@ -365,12 +365,12 @@ def test_backbones_that_take_no_prompt_are_errors() -> None:
 @pytest.mark.parametrize(
     ("layer", "shape"),
     [
-        (keras.layers.Dense(3, activation="relu"), (2, 4)),
+        (keras.layers.Dense(3, activation="softplus"), (2, 4)),
         (
             keras.layers.EinsumDense("abc,cde->abde", (None, 2, 3), bias_axes="de"),
             (2, 5, 4),
         ),
-        (keras.layers.Conv2D(3, 2, activation="relu"), (2, 4, 4, 3)),
+        (keras.layers.Conv2D(3, 2, activation="softplus"), (2, 4, 4, 3)),
         (keras.layers.DepthwiseConv2D(2), (2, 4, 4, 3)),
         (keras.layers.LayerNormalization(), (2, 4)),
         (keras.layers.BatchNormalization(), (2, 4)),
