@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import functools
 import os
 import tempfile
 import time
@@ -25,9 +24,8 @@ import keras
 import keras_hub
 import numpy as np
 
-from benchmarks import measuring
-from benchmarks.overhead import Vectors
-from tflearn.data import Data, pipeline, sources
+from benchmarks import measuring, overhead
+from tflearn.data import pipeline
 from tflearn.training import loop
 from tflearn.training.checkpoints import Checkpoints
 
@@ -44,35 +42,14 @@ def transformer(layers: int, width: int) -> keras.Model:
     for _ in range(layers):
         x = keras_hub.layers.TransformerEncoder(4 * width, width // 64)(x)
     x = keras.layers.GlobalAveragePooling1D()(x)
-    model = keras.Model(vectors, keras.layers.Dense(CLASSES)(x))
-    loop.compile_model(
-        model,
-        optimizer=keras.optimizers.AdamW(1e-4),
-        loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True),
-        metrics=[keras.metrics.SparseCategoricalAccuracy(name="accuracy")],
-    )
-    return model
+    return overhead.compiled(keras.Model(vectors, keras.layers.Dense(CLASSES)(x)))
 
 
 def rows() -> pipeline.TrainBatches:
     rng = np.random.default_rng(0)
     x = rng.normal(size=(64 * BATCH, LENGTH * SIZE)).astype("float32")
-    train = {"vectors": x, "label": rng.integers(0, CLASSES, len(x))}
-    data = Data(
-        source=functools.partial(sources.arrays, {"train": train}),
-        input="vectors",
-        allow_overlap=True,
-    )
-    split = data.load(target_kind="class").splits["train"]
-    return pipeline.train_batches(
-        pipeline.encode(split, Vectors(), data=data),
-        split.targets,
-        batch_size=BATCH,
-        seed=0,
-        data=data,
-        num_outputs=CLASSES,
-        one_hot=False,
-    )
+    y = rng.integers(0, CLASSES, len(x))
+    return overhead.train_batches(x, y, batch_size=BATCH, classes=CLASSES)
 
 
 def windows(model: keras.Model, saved: Checkpoints, *, count: int, steps: int) -> list:

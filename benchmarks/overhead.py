@@ -43,6 +43,11 @@ def make_model(width: int, depth: int) -> keras.Model:
     keras.utils.set_random_seed(0)
     layers = [keras.layers.Dense(width, activation="gelu") for _ in range(depth)]
     model = keras.Sequential([keras.Input((256,)), *layers, keras.layers.Dense(10)])
+    return compiled(model)
+
+
+def compiled(model: keras.Model) -> keras.Model:
+    """Compiles a classifier for integer labels as tflearn does."""
     loop.compile_model(
         model,
         optimizer=keras.optimizers.AdamW(1e-4),
@@ -72,11 +77,10 @@ def ours(model: keras.Model, batches: pipeline.TrainBatches, steps: int) -> floa
     return time.perf_counter() - start
 
 
-def measure(width: int, depth: int, *, rounds: int, steps: int) -> dict[str, object]:
-    batch_size = 64
-    rng = np.random.default_rng(0)
-    x = rng.normal(size=(steps * batch_size, 256)).astype("float32")
-    y = rng.integers(0, 10, len(x))
+def train_batches(
+    x: np.ndarray, y: np.ndarray, *, batch_size: int, classes: int
+) -> pipeline.TrainBatches:
+    """Makes batches of vectors `(rows, dim)` and their classes `(rows,)`."""
     data = Data(
         source=functools.partial(
             sources.arrays, {"train": {"features": x, "label": y}}
@@ -85,15 +89,23 @@ def measure(width: int, depth: int, *, rounds: int, steps: int) -> dict[str, obj
         allow_overlap=True,
     )
     split = data.load(target_kind="class").splits["train"]
-    batches = pipeline.train_batches(
+    return pipeline.train_batches(
         pipeline.encode(split, Vectors(), data=data),
         split.targets,
         batch_size=batch_size,
         seed=0,
         data=data,
-        num_outputs=10,
+        num_outputs=classes,
         one_hot=False,
     )
+
+
+def measure(width: int, depth: int, *, rounds: int, steps: int) -> dict[str, object]:
+    batch_size = 64
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(steps * batch_size, 256)).astype("float32")
+    y = rng.integers(0, 10, len(x))
+    batches = train_batches(x, y, batch_size=batch_size, classes=10)
     model = make_model(width, depth)
     runs: dict[str, list[float]] = {"keras": [], "tflearn": []}
     for round_number in range(rounds + 1):

@@ -39,6 +39,7 @@ collect_ignore = [
     "feature_cases.py",
     "planted_cases.py",
     "process_cases.py",
+    "process_checkpoints.py",
     "safe_loading_cases.py",
     "tf_devices.py",
     "tf_processes.py",

@@ -104,20 +104,18 @@ def saved_form(variables: Mapping[str, keras.Variable]) -> dict[str, Any]:
         return values
     if keras.backend.backend() == "jax":
         # Of arrays of NumPy Orbax would make a second copy, on one core.
-        import jax
-
-        large = sum(value.nbytes for value in values.values()) >= _WORTH_A_PROGRAM
-        copy = _copier() if large else functools.partial(jax.tree.map, jax.numpy.copy)
-        return copy(values)
+        num_bytes = sum(value.nbytes for value in values.values())
+        return _copier(compiled=num_bytes >= _WORTH_A_PROGRAM)(values)
     return {path: to_host(value) for path, value in values.items()}
 
 
 @functools.cache
-def _copier() -> Callable[[dict[str, Any]], dict[str, Any]]:
-    """Returns one program for all copies, which the device makes side by side."""
+def _copier(*, compiled: bool) -> Callable[[dict[str, Any]], dict[str, Any]]:
+    """Returns what copies; in one compiled program copies run side by side."""
     import jax
 
-    return jax.jit(functools.partial(jax.tree.map, jax.numpy.copy))
+    copy = functools.partial(jax.tree.map, jax.numpy.copy)
+    return jax.jit(copy) if compiled else copy
 
 
 def restored_form(variable: keras.Variable, dtype: np.dtype) -> Any:
