@@ -189,7 +189,7 @@ def test_batches_of_texts_hold_similar_lengths() -> None:
     assert np.mean(spreads) < 2
     assert len(widths) > 1
     assert widths <= set(examples.padded_lengths)
-    assert len(examples.padded_lengths) <= 4
+    assert len(examples.padded_lengths) <= 16
     # Short and long batches come mixed, not in order.
     first = [batches[step][0]["token_ids"].shape[1] for step in range(20)]
     assert first != sorted(first)

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+import keras
 import numpy as np
 
 if TYPE_CHECKING:
@@ -12,9 +14,14 @@ if TYPE_CHECKING:
     from tflearn.data.dataset import Dataset
     from tflearn.data.examples import Examples
 
-#: Shares of the texts that fit into each of the lengths they are padded to.
-_QUANTILES = (0.5, 0.8, 0.95, 1.0)
 _LENGTH_MULTIPLE = 8
+# More lengths than these are never compiled: those of long texts are coarser multiples.
+_MOST_LENGTHS = 16
+#: A length must be compiled, which takes as long as training on so many tokens: with
+#: MiniLM 7 s on two cores; accelerators compile no faster, but compute.
+STEP_TOKENS = {"cpu": 12_288, "accelerator": 2**21}
+# How long training is taken to be: three epochs, and some hundred batches of few texts.
+_EPOCHS, _LEAST_ROWS = 3, 6_400
 # Steps that are looked at, evenly spread over an epoch.
 _STEPS = 512
 #: Share of the training texts that `max_length = 'auto'` leaves whole.
@@ -24,7 +31,10 @@ _LOOKED_AT = 10_000
 
 
 def fitting_lengths(lengths: np.ndarray, limit: int) -> tuple[int, ...]:
-    """Returns the few lengths that texts are padded to.
+    """Returns the few lengths that texts are padded to when they are trained on.
+
+    Those for which computing padding and compiling the lengths take least time in all;
+    more texts and slower devices have more lengths.
 
     Args:
         lengths: Tokens of each text, `(n,)`.
@@ -36,11 +46,69 @@ def fitting_lengths(lengths: np.ndarray, limit: int) -> tuple[int, ...]:
     Example:
 
     >>> fitting_lengths(np.array([3, 9, 10, 30]), limit=24)
-    (16, 24)
+    (8, 16, 24)
+    >>> fitting_lengths(np.array([3] * 50 + [30]), limit=32)
+    (8, 32)
     """
-    quantiles: Any = np.quantile(lengths, _QUANTILES, method="higher")
-    rounded = (_rounded(int(quantile)) for quantile in quantiles)
-    return tuple(sorted({min(max(length, 1), limit) for length in rounded}))
+    longest = int(np.max(lengths))
+    times = max(_EPOCHS, _LEAST_ROWS / len(lengths))
+    few = few_lengths(
+        lengths,
+        cost=STEP_TOKENS[computed_on()] / times,
+        multiple=_rounded(-(-longest // _MOST_LENGTHS)),
+    )
+    most = min(_rounded(longest) or _LENGTH_MULTIPLE, limit)
+    return tuple(sorted({min(length, most) for length in few}))
+
+
+def computed_on() -> str:
+    """Returns `cpu` or `accelerator`: what a length costs depends on it."""
+    kinds = keras.distribution.list_devices()
+    return "cpu" if all(x.lower().startswith("cpu") for x in kinds) else "accelerator"
+
+
+def few_lengths(
+    longest: Sequence[int] | np.ndarray,
+    cost: float,
+    *,
+    multiple: int = _LENGTH_MULTIPLE,
+) -> list[int]:
+    """Chooses the lengths of batches: each is compiled, and padding is computed.
+
+    The multiples for which the sum of all padded lengths, and a cost for each length
+    there is, is the smallest.
+
+    Args:
+        longest: Tokens of every text, or of the longest text of every batch, `(n,)`.
+        cost: What one more length costs, in the same tokens.
+        multiple: Lengths are multiples of it.
+
+    Returns:
+        Ascending lengths; the last one holds every text.
+
+    Example:
+
+    >>> few_lengths([3, 7, 9, 60, 61], cost=20)
+    [16, 64]
+    >>> few_lengths([3, 7, 9, 60, 61], cost=1)
+    [8, 16, 64]
+    """
+    needed = np.maximum(-(-np.asarray(longest) // multiple), 1) * multiple
+    sizes, counts = np.unique(needed, return_counts=True)
+    # best[i]: the least cost of the i shortest sizes, and which are taken for it.
+    best: list[tuple[float, list[int]]] = [(0.0, [])]
+    for end in range(1, len(sizes) + 1):
+        size = int(sizes[end - 1])
+        best.append(
+            min(
+                (
+                    best[start][0] + size * int(counts[start:end].sum()) + cost,
+                    [*best[start][1], size],
+                )
+                for start in range(end)
+            )
+        )
+    return best[-1][1]
 
 
 def chosen_length(lengths: np.ndarray, limit: int) -> int:

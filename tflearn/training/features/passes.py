@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
-import keras
 import numpy as np
 import rich.progress
 
 from tflearn.backbones.part import Part
 from tflearn.data.examples import Examples
+from tflearn.data.padding import computed_on, few_lengths
 from tflearn.support.console import console
 from tflearn.support.errors import RunError
 from tflearn.training.features.examples import (
@@ -24,7 +24,6 @@ from tflearn.training.features.examples import (
 #: Makes the batch of some examples, `(indices, length, number of the batch)`.
 MakeBatch = Callable[[np.ndarray, int | None, int], object]
 
-_MULTIPLE = 8
 #: A length of batches must be compiled, which takes as long as so many tokens: on two
 #: cores and MiniLM 0.8 s, 3,000 tokens; accelerators compile no faster, but compute.
 _SHAPE_TOKENS = {"cpu": 4_096, "accelerator": 2**20}
@@ -67,9 +66,8 @@ def fitting(splits: Sequence[Examples], batch_size: int) -> list[int]:
         if examples.lengths is not None
         for _, length in _sorted(examples, batch_size)
     ]
-    alone = all(x.lower().startswith("cpu") for x in keras.distribution.list_devices())
-    worth = _SHAPE_TOKENS["cpu" if alone else "accelerator"]
-    return few_lengths(longest, worth / batch_size) if longest else []
+    worth = _SHAPE_TOKENS[computed_on()] / batch_size
+    return few_lengths(longest, worth) if longest else []
 
 
 def _sorted(examples: Examples, batch_size: int) -> list[tuple[np.ndarray, int]]:
@@ -79,44 +77,6 @@ def _sorted(examples: Examples, batch_size: int) -> list[tuple[np.ndarray, int]]
     starts = range(0, len(order), batch_size)
     parts = [order[start : start + batch_size] for start in starts]
     return [(part, int(np.max(lengths[part]))) for part in parts]
-
-
-def few_lengths(longest: Sequence[int], cost: float) -> list[int]:
-    """Chooses the lengths of batches: each is compiled, and padding is computed.
-
-    The multiples of 8 for which the sum of all padded lengths, and a cost for each
-    length there is, is the smallest.
-
-    Args:
-        longest: Tokens of the longest text of every batch.
-        cost: What one more length costs, in tokens of one row of a batch.
-
-    Returns:
-        Ascending lengths; the last one holds every text.
-
-    Example:
-
-    >>> few_lengths([3, 7, 9, 60, 61], cost=20)
-    [16, 64]
-    >>> few_lengths([3, 7, 9, 60, 61], cost=1)
-    [8, 16, 64]
-    """
-    needed = np.array([-(-x // _MULTIPLE) * _MULTIPLE for x in longest])
-    sizes, counts = np.unique(needed, return_counts=True)
-    # best[i]: the least cost of the i shortest sizes, and which are taken for it.
-    best: list[tuple[float, list[int]]] = [(0.0, [])]
-    for end in range(1, len(sizes) + 1):
-        size = int(sizes[end - 1])
-        best.append(
-            min(
-                (
-                    best[start][0] + size * int(counts[start:end].sum()) + cost,
-                    [*best[start][1], size],
-                )
-                for start in range(end)
-            )
-        )
-    return best[-1][1]
 
 
 def plain(examples: Examples) -> MakeBatch:
