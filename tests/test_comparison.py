@@ -206,6 +206,19 @@ class TestArms:
         assert left_out.name == "hybrid"
         assert "texts or images" in left_out.reason
 
+    def test_hybrid_is_left_out_where_its_budget_cannot_be_counted(
+        self, tmp_path
+    ) -> None:
+        made = base(data=texts, batch_size=4)
+        made = dataclasses.replace(made, backbone=encoder)
+        unlabelled = lambda: dataclasses.replace(texts(), target=None)  # noqa: E731
+        declared = Comparison(unlabelled=unlabelled, budget="12 epochs")
+        settled = settling.settle(made, declared, tmp_path)
+        (left_out,) = settled.left_out
+        assert left_out.name == "hybrid"
+        assert "Expected: steps" in left_out.reason
+        assert "full" in [arm.name for arm in settled.arms]
+
     def test_hybrid_learns_masked_words_before_labels(self, tmp_path) -> None:
         made = base(data=texts, batch_size=4)
         made = dataclasses.replace(made, backbone=encoder)
@@ -309,6 +322,9 @@ class TestBudget:
         # Two candidates need one round.
         trials = sorted((tmp_path / "arms/frozen/tuning").glob("*/*"))
         assert [path.name for path in trials] == ["rate0.05", "rate1e-06"]
+        # Nothing is chosen by the test split: a trial does not look at it.
+        report = json.loads((trials[0] / "report.json").read_text())
+        assert list(report["stages"][-1]["evaluations"]) == ["validation"]
         spent = json.loads((tmp_path / "arms/full/spent.json").read_text())
         assert (spent["unit"], spent["tuning"]) == ("steps", 24.0)
         header = (trials[0] / "config.gin").read_text().splitlines()[0]

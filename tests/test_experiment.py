@@ -255,6 +255,7 @@ def test_optimizers_resume_exactly(tmp_path, optimizer, name) -> None:
         ({"interval": 0}, "interval of stage 'tune'"),
         ({"name": "a/b"}, "a folder's name"),
         ({"budget": "long"}, "a budget cannot be read"),
+        ({"report_splits": ("tests",)}, "no such report_splits.*'test'"),
     ],
 )
 def test_wrong_values_of_a_stage(changes, message) -> None:

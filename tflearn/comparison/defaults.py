@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+import pathlib
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from tflearn import objectives, regimes
 from tflearn.comparison import arms, spending
 from tflearn.comparison.declaration import Arm, Comparison
+from tflearn.comparison.points import Point
 from tflearn.experiment import Built, Experiment, Stage
 from tflearn.objectives.language import isolation
 from tflearn.regimes import Rule
@@ -93,11 +95,21 @@ def default(
     for name, make in _makers(base, comparison, built):
         try:
             made = make()
-            arms.check(base, made.arm(base, comparison), built)
+            arm = made.arm(base, comparison)
+            arms.check(base, arm, built)
+            if arm.stages:
+                _check_budget(base, comparison, arm)
             found.append(made)
         except TflearnError as error:
             left_out.append(LeftOut(name=name, reason=str(error)))
     return tuple(found), tuple(left_out)
+
+
+def _check_budget(base: Experiment, comparison: Comparison, arm: Arm) -> None:
+    """Lets a stage of an arm that is counted in another unit show here."""
+    Point(
+        base=base, arm=arm, comparison=comparison, folder=pathlib.Path(), labels=None
+    ).seed_budget()
 
 
 def _makers(

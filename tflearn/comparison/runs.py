@@ -94,7 +94,10 @@ def _stage(
     if not is_trial:
         return dataclasses.replace(stage, count_flops=True)
     counted = point.allowance.unit == "flops"
-    return dataclasses.replace(stage, count_flops=counted, bootstrap=0)
+    # Nothing is chosen by the test split, so a trial does not look at it.
+    return dataclasses.replace(
+        stage, count_flops=counted, bootstrap=0, report_splits=("validation",)
+    )
 
 
 def run_shared(point: Point, *, seed: int) -> pathlib.Path:

@@ -167,7 +167,7 @@ def _evaluate(
     """Returns evaluations by split, the worst errors of the last, and a temperature."""
     values = {
         split: assessment.measure(outcome.measured, split)
-        for split in ("validation", "test")
+        for split in prepared.stage.report_splits
         if split in prepared.examples
     }
     temperature = assessment.fit_temperature(prepared, values.get("validation"))

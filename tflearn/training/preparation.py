@@ -24,6 +24,7 @@ from tflearn.training.stage import Prepared, Stage
 _CHOICES = {
     "cache": ("auto", "off", "memory", "disk"),
     "cache_dtype": ("auto", "float16"),
+    "report_splits": ("validation", "test"),
 }
 
 
@@ -185,6 +186,26 @@ def _supervised(
     }
 
 
+def _check_pretext(
+    objective: objectives.SelfSupervised,
+    dataset: pipeline.Dataset,
+    examples: pipeline.Examples,
+) -> None:
+    if dataset.data.augment or dataset.data.balance != "none":
+        raise ConfigError(
+            f"the objective '{objective.name}' makes its own batches",
+            received="data.Data.augment or data.Data.balance",
+            fix="bind the views of the objective instead",
+        )
+    kind = examples.kind
+    if kind not in objective.inputs:
+        raise ConfigError(
+            f"the objective '{objective.name}' does not take these inputs",
+            received=f"inputs of kind '{kind}'",
+            expected=" or ".join(map(repr, objective.inputs)),
+        )
+
+
 def _pretext(
     stage: Stage,
     objective: objectives.SelfSupervised,
@@ -195,19 +216,7 @@ def _pretext(
     seed: int,
 ) -> tuple[dict[str, pipeline.Examples], dict[str, Any]]:
     """Makes the network of an objective that makes its own targets."""
-    if dataset.data.augment or dataset.data.balance != "none":
-        raise ConfigError(
-            f"the objective '{objective.name}' makes its own batches",
-            received="data.Data.augment or data.Data.balance",
-            fix="bind the views of the objective instead",
-        )
-    kind = examples["train"].kind
-    if kind not in objective.inputs:
-        raise ConfigError(
-            f"the objective '{objective.name}' does not take these inputs",
-            received=f"inputs of kind '{kind}'",
-            expected=" or ".join(map(repr, objective.inputs)),
-        )
+    _check_pretext(objective, dataset, examples["train"])
     pretext = objective.bind(backbone)
     arranged = {
         name: pretext.arrange(part, dataset.splits[name].targets)
@@ -264,14 +273,15 @@ def _check(stage: Stage) -> None:
                 expected=f"at least {least}",
             )
     for field, choices in _CHOICES.items():
-        value = getattr(stage, field)
-        if value not in choices:
-            raise ConfigError(
-                f"no such {field} of stage '{stage.name}'",
-                received=value,
-                expected=", ".join(choices),
-                nearest=nearest(str(value), choices),
-            )
+        declared = getattr(stage, field)
+        for value in (declared,) if isinstance(declared, str) else declared:
+            if value not in choices:
+                raise ConfigError(
+                    f"no such {field} of stage '{stage.name}'",
+                    received=value,
+                    expected=", ".join(choices),
+                    nearest=nearest(str(value), choices),
+                )
     if not stage.name or set(stage.name) & set("/\\ "):
         raise ConfigError(
             "a stage's name is a folder's name",

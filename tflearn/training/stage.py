@@ -48,6 +48,7 @@ class Stage:
         restore_best: End with the weights of the best validation, not the last ones.
         eval_batch_size: Examples a step when nothing is trained.
         bootstrap: Resamples for the confidence intervals of the test metrics.
+        report_splits: Splits that are measured for the report, of those there are.
         jit_compile: As in `keras.Model.compile`.
         phases: Parts of the stage with regimes of their own, before `regime` holds;
             see `tflearn.training.phases`.
@@ -91,6 +92,7 @@ class Stage:
     restore_best: bool = False
     eval_batch_size: int = 128
     bootstrap: int = 1000
+    report_splits: Sequence[str] = ("validation", "test")
     jit_compile: bool | str = "auto"
     phases: Sequence[phases.Phase] = ()
     anchor: Callable[[], anchors.Anchor] | None = None
