@@ -17,9 +17,9 @@ if TYPE_CHECKING:
 _LENGTH_MULTIPLE = 8
 # More lengths than these are never compiled: those of long texts are coarser multiples.
 _MOST_LENGTHS = 16
-#: A length must be compiled, which takes as long as training on so many tokens: with
+# A length must be compiled, which takes as long as training on so many tokens: with
 #: MiniLM 7 s on two cores; accelerators compile no faster, but compute.
-STEP_TOKENS = {"cpu": 12_288, "accelerator": 2**21}
+_STEP_TOKENS = {"cpu": 12_288, "accelerator": 2**21}
 # How long training is taken to be: three epochs, and some hundred batches of few texts.
 _EPOCHS, _LEAST_ROWS = 3, 6_400
 # Steps that are looked at, evenly spread over an epoch.
@@ -54,7 +54,7 @@ def fitting_lengths(lengths: np.ndarray, limit: int) -> tuple[int, ...]:
     times = max(_EPOCHS, _LEAST_ROWS / len(lengths))
     few = few_lengths(
         lengths,
-        cost=STEP_TOKENS[computed_on()] / times,
+        cost=_STEP_TOKENS[computed_on()] / times,
         multiple=_rounded(-(-longest // _MOST_LENGTHS)),
     )
     most = min(_rounded(longest) or _LENGTH_MULTIPLE, limit)
