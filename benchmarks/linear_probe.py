@@ -42,6 +42,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
 from typing import Any
 
 import measuring
@@ -264,8 +265,8 @@ def run_contender(flags: argparse.Namespace, name: str) -> dict[str, Any]:
     return found
 
 
-def compare(flags: argparse.Namespace) -> dict[str, Numbers]:
-    """Returns the rounds of every contender."""
+def compare(flags: argparse.Namespace) -> Iterator[dict[str, Numbers]]:
+    """Yields the rounds of every contender, after each of them."""
     peers = ["keras", *(["torch"] if flags.torch_python else []), "pass"]
     rounds: dict[str, list[Numbers]] = {}
     for number in range(flags.repeats):
@@ -283,7 +284,32 @@ def compare(flags: argparse.Namespace) -> dict[str, Numbers]:
             rounds.setdefault(name, []).append(numbers)
         shown = {name: measuring.shorten(x) for name, x in found.items()}
         print(f"round {number + 1}: {json.dumps(shown)}", flush=True)
-    return {name: {"rounds": found} for name, found in rounds.items()}
+        yield {name: {"rounds": found} for name, found in rounds.items()}
+
+
+def report(flags: argparse.Namespace, found: dict[str, Numbers]) -> None:
+    """Prints what was found and writes it down."""
+    summary = measuring.summarize(found, "seconds")
+    what = f"the last {flags.last} of six blocks and a head" if flags.last else "a head"
+    question = (
+        f"{flags.epochs} epochs of {what} on MiniLM, SST-2, from files to metrics"
+    )
+    measuring.show(question, summary, "seconds")
+    for name, entry in found.items():
+        accuracies = [x["accuracy"] for x in entry["rounds"] if "accuracy" in x]
+        if accuracies:
+            print(f"{name}: test accuracy {statistics.median(accuracies):.3f}")
+    record = {
+        "question": question,
+        "unit": "seconds",
+        "summary": summary,
+        "backend": flags.backend,
+        "rows": flags.rows,
+        "peer_epochs": flags.peer_epochs,
+        "contenders": found,
+    }
+    name = f"last_{flags.last}_blocks" if flags.last else "linear_probe"
+    measuring.write(name, record, results=flags.results)
 
 
 def main() -> None:
@@ -309,28 +335,9 @@ def main() -> None:
         if flags.rows:
             sst2.shorten(flags.data, pathlib.Path(short), flags.rows)
             flags.data = short
-        found = compare(flags)
-    summary = measuring.summarize(found, "seconds")
-    what = f"the last {flags.last} of six blocks and a head" if flags.last else "a head"
-    question = (
-        f"{flags.epochs} epochs of {what} on MiniLM, SST-2, from files to metrics"
-    )
-    measuring.show(question, summary, "seconds")
-    for name, entry in found.items():
-        accuracies = [x["accuracy"] for x in entry["rounds"] if "accuracy" in x]
-        if accuracies:
-            print(f"{name}: test accuracy {statistics.median(accuracies):.3f}")
-    record = {
-        "question": question,
-        "unit": "seconds",
-        "summary": summary,
-        "backend": flags.backend,
-        "rows": flags.rows,
-        "peer_epochs": flags.peer_epochs,
-        "contenders": found,
-    }
-    name = f"last_{flags.last}_blocks" if flags.last else "linear_probe"
-    measuring.write(name, record, results=flags.results)
+        # Written after every round: a round takes minutes, and the next may be cut off.
+        for found in compare(flags):
+            report(flags, found)
 
 
 if __name__ == "__main__":
