@@ -19,24 +19,10 @@ import peft
 import torch
 import transformers
 
-from benchmarks import sst2
+from benchmarks import sst2, torch_classifier
 
 BATCH, LENGTH, WARM = 32, 64, 4
 REGIMES = ("scratch", "frozen", "partial", "lora", "full", "masked_lm")
-
-
-class Classifier(torch.nn.Module):
-    """Mean of the real tokens, then a linear layer."""
-
-    def __init__(self, encoder: torch.nn.Module, width: int) -> None:
-        super().__init__()
-        self.encoder = encoder
-        self.head = torch.nn.Linear(width, 2)
-
-    def forward(self, batch: dict[str, torch.Tensor]) -> torch.Tensor:
-        hidden = self.encoder(**batch).last_hidden_state
-        mask = batch["attention_mask"][..., None].to(hidden.dtype)
-        return self.head((hidden * mask).sum(1) / mask.sum(1))
 
 
 def make(regime: str, weights: str) -> torch.nn.Module:
@@ -54,7 +40,7 @@ def make(regime: str, weights: str) -> torch.nn.Module:
     if regime == "lora":
         config = peft.LoraConfig(r=8, lora_alpha=16, target_modules=["query", "value"])
         encoder = peft.get_peft_model(encoder, config)
-    return Classifier(encoder, width)
+    return torch_classifier.Classifier(encoder, width)
 
 
 def step_seconds(regime: str, flags: argparse.Namespace, texts: list[str]) -> float:
@@ -67,7 +53,7 @@ def step_seconds(regime: str, flags: argparse.Namespace, texts: list[str]) -> fl
     labels = torch.zeros(BATCH, dtype=torch.long)
 
     def classify(batch: dict[str, torch.Tensor]) -> torch.Tensor:
-        return torch.nn.functional.cross_entropy(model(batch), labels)
+        return model(**batch, labels=labels)["loss"]
 
     def unmask(batch: dict[str, torch.Tensor]) -> torch.Tensor:
         inputs, targets = masks.torch_mask_tokens(batch["input_ids"])
@@ -108,7 +94,7 @@ def evaluate_seconds(flags: argparse.Namespace, data: dict[str, sst2.Rows]) -> f
         for split in ("validation", "test"):
             texts = sorted(data[split][0], key=len)
             for first in range(0, len(texts), 128):
-                model(encode(tokenizer, texts[first : first + 128]))
+                model(**encode(tokenizer, texts[first : first + 128]))
     return time.perf_counter() - started
 
 

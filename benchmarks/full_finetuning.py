@@ -82,8 +82,10 @@ def torch_trainer(flags: argparse.Namespace) -> tuple[Numbers, Measure]:
     import torch
     import transformers
 
+    from benchmarks import torch_classifier
+
     tokenizer = transformers.AutoTokenizer.from_pretrained(flags.weights)
-    model = torch_classifier(flags)
+    model = torch_classifier.load(flags.weights, lora=flags.run == "sst2_lora")
     texts, labels = read(flags.data)["train"]
     rows: list[dict[str, Any]] = [
         {**tokenizer(text, truncation=True, max_length=64), "labels": label}
@@ -136,44 +138,6 @@ def torch_trainer(flags: argparse.Namespace) -> tuple[Numbers, Measure]:
 
     versions = {"torch": torch.__version__, "transformers": transformers.__version__}
     return {"peak_gflops": torch_peak(), "versions": versions}, measure
-
-
-def torch_classifier(flags: argparse.Namespace) -> Any:
-    """Makes the torch model; with `--run=sst2_lora` PEFT's adapters on all blocks."""
-    import torch
-    import transformers
-
-    encoder = transformers.AutoModel.from_pretrained(
-        flags.weights, add_pooling_layer=False
-    )
-    width = encoder.config.hidden_size
-    if flags.run == "sst2_lora":
-        import peft
-
-        # The last two name the output of attention and of the feed-forward block.
-        targets = ["query", "key", "value", "intermediate.dense", "output.dense"]
-        encoder = peft.get_peft_model(
-            encoder, peft.LoraConfig(r=8, lora_alpha=16, target_modules=targets)
-        )
-
-    class Classifier(torch.nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.encoder = encoder
-            self.head = torch.nn.Linear(width, 2)
-
-        def forward(
-            self, input_ids: Any, attention_mask: Any, labels: Any, **_: Any
-        ) -> dict[str, Any]:
-            hidden = self.encoder(
-                input_ids=input_ids, attention_mask=attention_mask
-            ).last_hidden_state
-            mask = attention_mask[..., None].to(hidden.dtype)
-            logits = self.head((hidden * mask).sum(1) / mask.sum(1))
-            loss = torch.nn.functional.cross_entropy(logits.float(), labels)
-            return {"loss": loss, "logits": logits}
-
-    return Classifier()
 
 
 PREPARE = {"ours": ours, "keras": keras_fit, "torch": torch_trainer}

