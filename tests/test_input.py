@@ -585,6 +585,33 @@ class TestWaiting:
         clock.pause()
         assert clock.waited_seconds == pytest.approx(5.0)
 
+    def test_nobody_waits_for_what_is_made_while_a_step_is_computed(
+        self, clock: Clock
+    ) -> None:
+        clock.begin()
+        clock.begun(0)
+        self.batch(clock, idle=0.0, made=1.0)
+        # The first step runs for four seconds, the next batch is made in its first.
+        clock.begun(1)
+        self.batch(clock, idle=0.0, made=1.0)
+        self.now += 3.0
+        clock.ended(0)
+        # The third takes three, of which the second step takes two.
+        clock.begun(2)
+        asked = self.now
+        self.now += 2.0
+        clock.ended(1)
+        self.now += 1.0
+        clock.add(np.zeros((4, 2)), asked)
+        clock.pause()
+        assert clock.waited_seconds == pytest.approx(2.0)
+        # Steps are counted anew in the next interval.
+        clock.begin()
+        clock.begun(0)
+        self.batch(clock, idle=0.0, made=1.0)
+        clock.pause()
+        assert clock.waited_seconds == pytest.approx(3.0)
+
     def test_no_batch_is_no_share(self, clock: Clock) -> None:
         clock.begin()
         self.now += 1.0

@@ -15,7 +15,8 @@ import numpy as np
 import pytest
 
 from tflearn import config, experiment
-from tflearn.distribution import precision
+from tflearn.backbones import graph
+from tflearn.distribution import convolutions, precision
 from tflearn.support import compiled
 from tflearn.training import loop, precision_trial
 
@@ -187,6 +188,65 @@ def test_products_for_matrix_units_give_the_same_losses() -> None:
     assert changed == units
     difference, learned = map(float, second.split())
     assert difference < 0.01 * learned
+
+
+# --- Convolutions of images smaller than their kernel ---------------------------------
+
+
+@pytest.mark.parametrize(
+    ("pixels", "kernel", "strides", "padding", "dilation", "small"),
+    [
+        ((2, 2), (3, 3), 1, "same", 1, True),
+        ((1, 1), (3, 3), 1, "same", 1, True),
+        ((4, 4), (3, 3), 2, "same", 1, True),
+        ((3, 5), (2, 4), (1, 3), "valid", 1, True),
+        ((3, 4), (3, 5), 1, "same", 2, True),
+        ((2, 3, 2), (3, 3, 3), 1, "same", 1, True),
+        ((8, 8), (3, 3), 1, "same", 1, False),
+    ],
+)
+def test_small_images_are_convolved_as_products(
+    pixels, kernel, strides, padding, dilation, small
+) -> None:
+    kind = getattr(keras.layers, f"Conv{len(pixels)}D")
+    layer = kind(6, kernel, strides=strides, padding=padding, dilation_rate=dilation)
+    images = np.random.default_rng(0).normal(size=(3, *pixels, 5)).astype("float32")
+    expected = keras.ops.convert_to_numpy(layer(images))
+    on_jax = keras.backend.backend() == "jax"
+    assert convolutions.install([layer]) == int(on_jax)
+    np.testing.assert_allclose(layer(images), expected, rtol=1e-5, atol=1e-5)
+    if on_jax:
+        import jax
+
+        def loss(images: Any) -> Any:
+            return (layer(images) ** 2).sum()
+
+        text = str(jax.make_jaxpr(jax.grad(loss))(images))
+        assert ("conv_general_dilated" in text) == (not small)
+    again = kind.from_config(layer.get_config())
+    assert again(images).shape == expected.shape
+
+
+def test_convolutions_of_another_kind_stay_as_they_are() -> None:
+    layers = [
+        keras.layers.Conv2D(4, 1),
+        keras.layers.Conv2D(4, 3, groups=2),
+        keras.layers.Conv2D(4, 3, data_format="channels_first"),
+        keras.layers.Conv1D(4, 3, padding="causal"),
+        keras.layers.DepthwiseConv2D(3),
+        keras.layers.Dense(3),
+    ]
+    assert convolutions.install(layers) == 0
+
+
+def test_a_backbone_convolves_small_images_as_products() -> None:
+    if keras.backend.backend() != "jax":
+        pytest.skip("TensorFlow convolves small images fast")
+    built = experiment.build(config.load([DIGITS], []).experiment())
+    layers = graph.layers_by_path(built.stages[0].network.backbone.model).values()
+    taken = [x for x in layers if "convolution_op" in vars(x)]
+    assert taken
+    assert all(x.kernel_size != (1, 1) for x in taken)
 
 
 # --- What a step does not compute -----------------------------------------------------

@@ -14,6 +14,7 @@ from tflearn.backbones.blocks import find_blocks
 from tflearn.backbones.encoder_files import Encoder
 from tflearn.backbones.text import TextEncoder
 from tflearn.backbones.transfer import TransferLog
+from tflearn.distribution import convolutions
 from tflearn.support.errors import BackboneError
 from tflearn.support.tensorflow import hidden_tensorflow
 
@@ -48,6 +49,9 @@ class Backbone:
     log: TransferLog | None = None
     blocks: tuple[str, ...] = ()
     seq2seq: keras.Model | None = None
+
+    def __post_init__(self) -> None:
+        convolutions.install(graph.layers_by_path(self.model).values())
 
     def new_inputs(self) -> Any:
         """Makes new symbolic inputs under names that are the same in every process.

@@ -19,6 +19,9 @@ _LEAST_SECONDS = 1.0
 class Waiting(keras.callbacks.Callback):
     """Runs the clock of the batches while Keras trains; reads nothing of a step.
 
+    On JAX, Keras calls `on_train_batch_end` from a thread, once the step's metrics have
+    come from the device: when a step has ended is known without waiting for it.
+
     Args:
         clock: The clock.
     """
@@ -37,8 +40,13 @@ class Waiting(keras.callbacks.Callback):
         """Starts the clock with an interval."""
         self._clock.begin()
 
+    def on_train_batch_begin(self, batch: int, logs: Any = None) -> None:
+        """Tells the clock that a step asks for its batch."""
+        self._clock.begun(batch)
+
     def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
-        """Leaves out the first step, which compiles."""
+        """Tells the clock of the end; leaves out the first step, which compiles."""
+        self._clock.ended(batch)
         if not self._compiled:
             self._compiled = True
             self._clock.begin()
