@@ -11,9 +11,9 @@ A folder of CIFAR-10 images, and ResNets of random weights: `small` of the shipp
   they multiply to bfloat16; `exact` allows nothing. Keras trains all epochs, or
   `--peer_epochs`, and the median of its epochs is added for each of the others.
 
-XLA's convolutions of images smaller than their kernel are slow on CPUs, and tflearn goes
-around them (`distribution/convolutions.py`); TensorFlow's are not. So Keras may run on
-the other backend, whichever is faster for it.
+XLA's convolutions of images smaller than their kernel are slow on CPUs, and tflearn
+goes around them (`distribution/convolutions.py`); TensorFlow's are not. So Keras may
+run on the other backend, whichever is faster for it.
 
 Run: python -m benchmarks.image --folder=cifar10_subset.tar [--what scratch]
      [--network small] [--repeats 5] [--peer_epochs 10] [--backend jax]
