@@ -6,8 +6,9 @@ import dataclasses
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-import keras
 import numpy as np
+
+from tflearn.distribution.devices import computed_on
 
 if TYPE_CHECKING:
     from tflearn.data.batches import TrainBatches
@@ -18,7 +19,7 @@ _LENGTH_MULTIPLE = 8
 # More lengths than these are never compiled: those of long texts are coarser multiples.
 _MOST_LENGTHS = 16
 # A length must be compiled, which takes as long as training on so many tokens: with
-#: MiniLM 7 s on two cores; accelerators compile no faster, but compute.
+# MiniLM 7 s on two cores; accelerators compile no faster, but compute.
 _STEP_TOKENS = {"cpu": 12_288, "accelerator": 2**21}
 # How long training is taken to be: three epochs, and some hundred batches of few texts.
 _EPOCHS, _LEAST_ROWS = 3, 6_400
@@ -59,12 +60,6 @@ def fitting_lengths(lengths: np.ndarray, limit: int) -> tuple[int, ...]:
     )
     most = min(_rounded(longest) or _LENGTH_MULTIPLE, limit)
     return tuple(sorted({min(length, most) for length in few}))
-
-
-def computed_on() -> str:
-    """Returns `cpu` or `accelerator`: what a length costs depends on it."""
-    kinds = keras.distribution.list_devices()
-    return "cpu" if all(x.lower().startswith("cpu") for x in kinds) else "accelerator"
 
 
 def few_lengths(

@@ -16,6 +16,8 @@ from typing import Any
 
 import keras
 
+from tflearn.distribution.devices import computed_on
+
 # A `Conv1D` does not call `convolution_op`.
 _KINDS = (keras.layers.Conv2D, keras.layers.Conv3D)
 
@@ -32,11 +34,9 @@ def install(layers: Iterable[keras.Layer]) -> int:
         How many layers have it: none but on JAX and CPUs, where it decides anew for
         every shape that a layer is called on.
     """
-    found = [x for x in layers if isinstance(x, _KINDS) and _is_plain(x)]
-    devices = keras.distribution.list_devices()
-    on_cpu = all(x.lower().startswith("cpu") for x in devices)
-    if not (keras.backend.backend() == "jax" and on_cpu):
+    if keras.backend.backend() != "jax" or computed_on() != "cpu":
         return 0
+    found = [x for x in layers if isinstance(x, _KINDS) and _is_plain(x)]
     for layer in found:
         # Past `__setattr__`, which would look for layers in it.
         layer.__dict__["convolution_op"] = _either(layer)

@@ -10,7 +10,8 @@ import rich.progress
 
 from tflearn.backbones.part import Part
 from tflearn.data.examples import Examples
-from tflearn.data.padding import computed_on, few_lengths
+from tflearn.data.padding import few_lengths
+from tflearn.distribution.devices import computed_on
 from tflearn.support.console import console
 from tflearn.support.errors import RunError
 from tflearn.training.features.examples import (

@@ -13,6 +13,7 @@ import numpy as np
 from tflearn.backbones.part import Part, with_sublayers
 from tflearn.data.examples import Examples
 from tflearn.distribution import products
+from tflearn.distribution.devices import computed_on
 from tflearn.support.console import say
 from tflearn.training.features.passes import passes
 
@@ -119,9 +120,7 @@ def choose(
 
 def _lower() -> tuple[str, ...]:
     """Returns the precisions that may be faster than float32 here."""
-    devices = keras.distribution.list_devices()
-    cpu = all(x.lower().startswith("cpu") for x in devices)
-    if not (cpu and keras.backend.backend() == "jax"):
+    if keras.backend.backend() != "jax" or computed_on() != "cpu":
         return ("bfloat16", "float16")
     # XLA computes in float32 on CPUs, and converts what is declared to be less.
     return (PRODUCTS,) if products.is_fast() else ()
