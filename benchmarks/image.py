@@ -24,11 +24,9 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import itertools
 import json
 import os
 import pathlib
-import statistics
 import subprocess
 import sys
 import tarfile
@@ -176,7 +174,7 @@ def keras_probe(flags: argparse.Namespace) -> None:
     )
     model.evaluate(*test, batch_size=128, verbose=0)
     # Without the first, which compiles.
-    print(json.dumps([after - end for end, after in itertools.pairwise(ends)]))
+    print(json.dumps(measuring.gaps(ends)))
 
 
 class unpacked:  # noqa: N801
@@ -239,11 +237,10 @@ def probe_round(flags: argparse.Namespace) -> dict[str, float]:
     command = ["benchmarks.image", "--contender=probe", f"--folder={flags.folder}"]
     command += [f"--network={flags.network}", f"--peer_epochs={flags.peer_epochs}"]
     peer = f"keras {flags.peer_backend}"
-    found[peer], said = run(
-        command, environment | {"KERAS_BACKEND": flags.peer_backend}
-    )
-    if missing := EPOCHS - flags.peer_epochs:
-        found[peer] += missing * statistics.median(json.loads(said))
+    peered = environment | {"KERAS_BACKEND": flags.peer_backend}
+    seconds, said = run(command, peered)
+    missing = EPOCHS - flags.peer_epochs
+    found[peer] = measuring.extrapolated(seconds, json.loads(said), missing)
     return found
 
 

