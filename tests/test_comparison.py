@@ -418,21 +418,6 @@ class TestLabels:
         # The whole arm, all points together: twice the budget of one.
         assert result.spent == {"tuning": 0.0, "training": 40.0}
 
-    @pytest.mark.parametrize(
-        ("budget", "least"),
-        [
-            ("40 steps", 4),
-            ("400 examples", 4),
-            ("9 seconds", 1000),
-            ("1e9 flops", 1000),
-        ],
-    )
-    def test_few_are_not_validated_at_every_step(self, budget, least) -> None:
-        stage = base(interval=None, budget=budget).stages[0]
-        assert curves.at(stage, 6, seed=0).interval >= least
-        declared = base(interval=3, budget=budget).stages[0]
-        assert curves.at(declared, 6, seed=0).interval == 3
-
     def test_another_seed_draws_other_rows_and_keeps_the_splits(self) -> None:
         stage = base().stages[0]
         drawn = [

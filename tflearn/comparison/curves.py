@@ -10,14 +10,6 @@ from tflearn.data import Data
 from tflearn.experiment import Stage
 from tflearn.support.console import say
 from tflearn.support.errors import ConfigError
-from tflearn.training import budgets
-
-# Validations in a run, where the stage leaves them to its epochs: an epoch of few
-# labels would be a step or two.
-_VALIDATIONS = 10
-# Under a budget of time or FLOPs `training.length` takes a twentieth of the steps, or
-# the stage's interval if that is shorter.
-_LONG = 10**9
 
 
 def counts(comparison: Comparison, *, rows: int, classes: int) -> tuple[int, ...]:
@@ -60,9 +52,7 @@ def at(stage: Stage, labels: int | None, *, seed: int) -> Stage:
     """
     if labels is None:
         return stage
-    return dataclasses.replace(
-        stage, data=_with_labels(stage.data, labels, seed), interval=_interval(stage)
-    )
+    return dataclasses.replace(stage, data=_with_labels(stage.data, labels, seed))
 
 
 def _with_labels(data: Callable[[], Data], labels: int, seed: int):
@@ -70,16 +60,6 @@ def _with_labels(data: Callable[[], Data], labels: int, seed: int):
         return dataclasses.replace(data(), labels=labels, labels_seed=seed)
 
     return make
-
-
-def _interval(stage: Stage) -> int | None:
-    budget = budgets.parse(stage.budget)
-    if stage.interval is None and budget.is_measured:
-        return _LONG
-    if stage.interval is not None or budget.unit == "epochs":
-        return stage.interval
-    steps = budgets.total_steps(budget, num_examples=1, batch_size=stage.new_per_step)
-    return max(1, steps // _VALIDATIONS)
 
 
 def points(labels: Sequence[int]) -> tuple[int | None, ...]:

@@ -21,6 +21,7 @@ from tflearn.training import budgets
 from tflearn.training import probe as probes
 from tflearn.training.stage import Prepared, Stage
 
+_LONG = 10**9
 _CHOICES = {
     "cache": ("auto", "off", "memory", "disk"),
     "cache_dtype": ("auto", "float16"),
@@ -66,7 +67,7 @@ def prepare(stage: Stage, backbone: Backbone, *, seed: int) -> Prepared:
         )
     else:
         made = _supervised(stage, objective, backbone, dataset, rows, seed)
-    total_steps, interval = _steps(stage, len(examples["train"]))
+    total_steps, interval = _steps(stage, examples)
     return Prepared(
         stage=stage,
         data=data,
@@ -251,14 +252,21 @@ def _pretext(
     }
 
 
-def _steps(stage: Stage, num_examples: int) -> tuple[int | None, int]:
+def _steps(
+    stage: Stage, examples: Mapping[str, pipeline.Examples]
+) -> tuple[int | None, int]:
     budget = budgets.parse(stage.budget)
-    new = stage.new_per_step
+    new, num_examples = stage.new_per_step, len(examples["train"])
     epoch = budgets.steps_per_epoch(num_examples, new)
-    interval = stage.interval or epoch
+    # With few labels, validating after every epoch would take many times what the
+    # epoch takes.
+    validated = budgets.steps_per_epoch(len(examples.get("validation", ())), new)
+    few = stage.interval is None and validated > epoch
     if budget.is_measured:
-        return None, interval
+        # `training.length` takes a twentieth of the steps, once they are known.
+        return None, _LONG if few else stage.interval or epoch
     total = budgets.total_steps(budget, num_examples=num_examples, batch_size=new)
+    interval = max(validated, total // 10) if few else stage.interval or epoch
     return total, min(interval, total)
 
 

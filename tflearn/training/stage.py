@@ -37,7 +37,9 @@ class Stage:
         optimizer: Makes the optimizer; called with `total_steps` if it takes it.
         budget: How long, such as `"3 epochs"`; see `tflearn.training.budgets`.
         batch_size: Examples a step, over all devices.
-        interval: Steps between validations and checkpoints; an epoch by default.
+        interval: Steps between validations and checkpoints. By default an epoch; where
+            validation has more examples than that, a tenth of the steps, but no fewer
+            than train on so many.
         save_steps: Steps between further checkpoints inside an interval; without, a
             run that is killed repeats the interval it was in.
         keep_last: How many of the newest checkpoints stay.
