@@ -325,6 +325,7 @@ class TestBudget:
         # Nothing is chosen by the test split: a trial does not look at it.
         report = json.loads((trials[0] / "report.json").read_text())
         assert list(report["stages"][-1]["evaluations"]) == ["validation"]
+        assert not (trials[0] / "model").exists()
         spent = json.loads((tmp_path / "arms/full/spent.json").read_text())
         assert (spent["unit"], spent["tuning"]) == ("steps", 24.0)
         header = (trials[0] / "config.gin").read_text().splitlines()[0]

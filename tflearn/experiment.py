@@ -77,6 +77,7 @@ class Experiment:
             and save.
         tracker: Where the rows of metrics are sent, such as `reports.mlflow.Mlflow`;
             one that cannot be reached gets them later.
+        export: Whether the finished model is written, to `model/`.
         declaration: Where it was written down, if it was.
     """
 
@@ -90,6 +91,7 @@ class Experiment:
     sources: Sequence[Source] = ()
     grace_seconds: float = interruption.GRACE_SECONDS
     tracker: outbox.Tracker | None = None
+    export: bool = True
     declaration: Declaration | None = None
 
 
@@ -243,9 +245,11 @@ def run(
         precision_trial.keep(folder, measured)
         reports, sources = _train_stages(built, folder, box)
         started = time.perf_counter()
-        export.write_model(
-            built.stages[-1], folder / "model", temperature=reports[-1].temperature
-        )
+        if experiment.export:
+            temperature = reports[-1].temperature
+            export.write_model(
+                built.stages[-1], folder / "model", temperature=temperature
+            )
         run_directory.write_operative(folder, experiment.declaration)
         seconds = built.seconds | {"export": time.perf_counter() - started}
         report = _report(built, reports, sources, seconds)

@@ -72,6 +72,8 @@ def run(
         arms.whole(point.base, point.arm),
         stages=(*before, stage),
         seed=seed,
+        # Of a trial, what counts is its score.
+        export=not is_trial,
         declaration=declared,
     )
     if before and not (folder / "stages").exists():
@@ -79,7 +81,7 @@ def run(
         run_directory.write_start(folder, declared)
         storage.copy_tree(shared / "stages", folder / "stages")
     found = _run(whole, folder)
-    _lighten(folder, weights=False, model=not is_trial)
+    _lighten(folder, weights=False)
     return found
 
 
@@ -146,16 +148,15 @@ def _run_stages(whole: Experiment, folder: pathlib.Path, declared: _Declared) ->
         say(f"{declared.text.splitlines()[0].removeprefix('# ')}")
         _run(dataclasses.replace(whole, declaration=declared), folder)
         # What the arms begin with is looked at before they do.
-        _lighten(folder, weights=True, model=True)
+        _lighten(folder, weights=True)
 
 
-def _lighten(folder: pathlib.Path, *, weights: bool, model: bool) -> None:
+def _lighten(folder: pathlib.Path, *, weights: bool) -> None:
     """Deletes what a finished run needs no more: there are many, with optimizers.
 
     Args:
         folder: The run directory.
         weights: Whether later stages start from the weights that its stages end with.
-        model: Whether its model stays.
     """
     if storage.is_copy(folder):
         return
@@ -163,8 +164,6 @@ def _lighten(folder: pathlib.Path, *, weights: bool, model: bool) -> None:
     for stage in (folder / "stages").iterdir():
         for name in names:
             shutil.rmtree(stage / name, ignore_errors=True)
-    if not model:
-        shutil.rmtree(folder / "model", ignore_errors=True)
 
 
 def _run(whole: Experiment, folder: pathlib.Path) -> Report:

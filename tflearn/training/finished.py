@@ -153,6 +153,7 @@ def read_labels(folder: str | pathlib.Path) -> dict[str, Any]:
             "the directory holds no finished run",
             received=str(folder),
             expected=str(model / MODEL_FILE),
-            fix="run the experiment to its end first, with the same --output_dir",
+            fix="run the experiment to its end first, with the same --output_dir "
+            "and without Experiment.export = False",
         )
     return labels_on_disk.read_labels(model / LABELS_FILE)
