@@ -11,6 +11,7 @@ runs times start and evaluations, plus steps times seconds a step.
 
 Run: python -m benchmarks.compare_sst2 --data=FOLDER --output_dir=RUN
      [--torch_python=PYTHON] [--bindings "BUDGET = '600 steps'"] [--steps 30]
+     [--precision=mixed_bfloat16]
 
 PYTHON is the interpreter of an environment with torch, transformers and peft. What was
 interrupted goes on; its seconds are those of all starts, which `benchmark.json` in RUN
@@ -40,7 +41,11 @@ _MASKED = {"adapt": "masked_lm", "tune": "full"}
 def ours(flags: argparse.Namespace) -> dict[str, Any]:
     """Runs the comparison and returns its seconds and what it says."""
     folder = pathlib.Path(flags.output_dir)
-    bindings = [f"FOLDER = '{flags.data}'", *flags.bindings]
+    bindings = [
+        f"FOLDER = '{flags.data}'",
+        f"experiment.Experiment.precision = '{flags.precision}'",
+        *flags.bindings,
+    ]
     command = [
         *(sys.executable, "-m", "tflearn.run", "--mode=compare"),
         *(f"--gin_file={GIN}", f"--backend={flags.backend}"),
@@ -91,11 +96,13 @@ def runs(folder: pathlib.Path) -> list[dict[str, Any]]:
     found = []
     for path in sorted((folder / "arms").rglob("report.json")):
         inside = path.relative_to(folder / "arms")
-        # Stages have reports of their own, and what runs share is a part of each.
-        if "stages" in inside.parts or "shared" in inside.parts:
+        # Stages have reports of their own.
+        if "stages" in inside.parts:
             continue
         stages = json.loads(path.read_text(encoding="utf-8"))["stages"]
-        steps = {stage["name"]: stage["steps"] for stage in stages}
+        # What the runs of a seed share is trained once, by hand as well.
+        own = stages if "shared" in inside.parts else stages[-1:]
+        steps = {stage["name"]: stage["steps"] for stage in own}
         found.append({"arm": inside.parts[0], "steps": steps})
     return found
 
@@ -105,7 +112,7 @@ def by_hand(flags: argparse.Namespace, found: list[dict[str, Any]]) -> dict[str,
     command = [
         *(flags.torch_python, "-m", _PEER),
         *(f"--data={flags.data}", f"--weights={weights_folder()}"),
-        f"--steps={flags.steps}",
+        *(f"--steps={flags.steps}", f"--precision={flags.precision}"),
     ]
     started = time.perf_counter()
     told = subprocess.run(
@@ -135,6 +142,7 @@ def main() -> None:
     parser.add_argument("--data", required=True, help="folder of SST-2's three files")
     parser.add_argument("--output_dir", required=True, help="folder of the comparison")
     parser.add_argument("--bindings", action="append", default=[], help="more bindings")
+    parser.add_argument("--precision", default="float32")
     parser.add_argument("--steps", type=int, default=30, help="of the peer's regimes")
     flags = parser.parse_args()
     flags.data = str(pathlib.Path(flags.data).absolute())
@@ -150,6 +158,7 @@ def main() -> None:
         f"compare_sst2_{flags.backend}",
         {
             "question": "Six arms on SST-2 at four numbers of labels, three seeds",
+            "settings": {"precision": flags.precision, "bindings": flags.bindings},
             "unit": "s",
             "summary": summary,
         },

@@ -2,8 +2,9 @@
 
 The setting of `compare/sst2_minilm.gin` with torch, transformers and PEFT: the same
 weights, mean pooling over real tokens, a linear head, AdamW, batches of 32 padded to
-their longest text, float32. Prints one line of JSON: seconds a training step by regime,
-and seconds of an evaluation on the validation and the test split.
+their longest text, float32 or bfloat16 (autocast). Prints one line of JSON: seconds a
+training step by regime, and seconds of an evaluation on the validation and the test
+split.
 
 Needs an environment of its own: pip install torch transformers peft.
 """
@@ -67,10 +68,19 @@ def step_seconds(regime: str, flags: argparse.Namespace, texts: list[str]) -> fl
         first = step * BATCH % (len(texts) - BATCH)
         batch = encode(tokenizer, texts[first : first + BATCH])
         optimizer.zero_grad()
-        loss(batch).backward()
+        with half(flags):
+            value = loss(batch)
+        value.backward()
         torch.nn.utils.clip_grad_norm_(moving, 1.0)
         optimizer.step()
     return (time.perf_counter() - started) / flags.steps
+
+
+def half(flags: argparse.Namespace) -> torch.autocast:
+    """As `Trainer(bf16=True)` computes, or in float32."""
+    return torch.autocast(
+        "cpu", torch.bfloat16, enabled=flags.precision == "mixed_bfloat16"
+    )
 
 
 def encode(tokenizer: object, texts: list[str]) -> dict[str, torch.Tensor]:
@@ -90,7 +100,7 @@ def evaluate_seconds(flags: argparse.Namespace, data: dict[str, sst2.Rows]) -> f
     tokenizer = transformers.AutoTokenizer.from_pretrained(flags.weights)
     model = make("frozen", flags.weights).eval()
     started = time.perf_counter()
-    with torch.no_grad():
+    with torch.no_grad(), half(flags):
         for split in ("validation", "test"):
             texts = sorted(data[split][0], key=len)
             for first in range(0, len(texts), 128):
@@ -103,6 +113,7 @@ def main() -> None:
     parser.add_argument("--data", required=True)
     parser.add_argument("--weights", required=True)
     parser.add_argument("--steps", type=int, default=30)
+    parser.add_argument("--precision", default="float32")
     parser.add_argument("--only_start", action="store_true")
     flags = parser.parse_args()
     data = sst2.read(flags.data)
