@@ -19,7 +19,7 @@ if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
     compiled = tempfile.mkdtemp(prefix="tflearn_tests_")
     atexit.register(shutil.rmtree, compiled, ignore_errors=True)
     os.environ["JAX_COMPILATION_CACHE_DIR"] = compiled
-    os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.1"
+    os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
     os.environ["JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES"] = "0"
 
 import jax
@@ -114,6 +114,10 @@ def small_heap() -> Iterator[None]:
     Otherwise thousands of networks pile up, and Keras, which collects garbage whenever
     a session is cleared, searches all of them every time.
     """
+    # Imports of the module, and TensorFlow, which Keras imports to seed it.
+    keras.utils.set_random_seed(0)
+    gc.collect()
+    gc.freeze()
     yield
     keras.backend.clear_session()
     if keras.backend.backend() == "jax":
