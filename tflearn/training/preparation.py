@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -266,7 +267,10 @@ def _steps(
         # `training.length` takes a twentieth of the steps, once they are known.
         return None, _LONG if few else stage.interval or epoch
     total = budgets.total_steps(budget, num_examples=num_examples, batch_size=new)
-    interval = max(validated, total // 10) if few else stage.interval or epoch
+    interval = stage.interval or epoch
+    if few:
+        # Equal parts: none of a step or two at the end.
+        interval = math.ceil(total / max(1, total // max(validated, total // 10)))
     return total, min(interval, total)
 
 
