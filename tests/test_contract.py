@@ -235,6 +235,7 @@ def build(row: Row) -> Prepared:
         budget="12 steps",
         batch_size=16,
         interval=4,
+        keep_last=4,
         bootstrap=0,
     )
     return prepare(stage, row.backbone(), seed=0)
@@ -244,10 +245,11 @@ def train(
     prepared: Prepared, folder: pathlib.Path, *, cut: pathlib.Path | None = None
 ) -> Outcome:
     """Trains, and copies to `cut` what a kill after step 8 would leave of it."""
+    unfinished = shutil.ignore_patterns("*.orbax-checkpoint-tmp")
 
     def observe(state) -> None:
         if cut is not None and state.step == 8:
-            shutil.copytree(folder, cut)
+            shutil.copytree(folder, cut, ignore=unfinished)
 
     census = prepared.apply_regime()
     return execute(prepared, folder, census=census, observers=[observe])

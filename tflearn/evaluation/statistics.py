@@ -100,27 +100,10 @@ def evaluate_statistics(
     >>> found.metrics["nats"].value
     2.0
     """
+    _check_finite(rows)
     count = len(next(iter(rows.values())))
-    broken = [name for name, row in rows.items() if not np.isfinite(row).all()]
-    if broken:
-        raise RunError(
-            "the model's outputs are not finite",
-            received=f"NaN or infinity in {', '.join(broken)}",
-            fix="training has diverged: lower the learning rate or clip gradients",
-        )
     metrics = _estimates(rows, summarize, resamples=bootstrap, seed=seed)
-    if headline not in metrics:
-        raise RunError(
-            "the objective's headline is not among its metrics",
-            received=headline,
-            expected=", ".join(metrics),
-        )
-    if metrics[headline].value is None:
-        raise RunError(
-            "no example has anything to measure",
-            received=f"{headline} of {count} examples is not a number",
-            fix="give texts that are longer than the special tokens",
-        )
+    _check_headline(metrics, headline, count)
     return Evaluation(
         kind=kind,
         classes=(),
@@ -147,6 +130,31 @@ def evaluate_statistics(
         bootstrap=bootstrap,
         seed=seed,
     )
+
+
+def _check_finite(rows: Mapping[str, np.ndarray]) -> None:
+    broken = [name for name, row in rows.items() if not np.isfinite(row).all()]
+    if broken:
+        raise RunError(
+            "the model's outputs are not finite",
+            received=f"NaN or infinity in {', '.join(broken)}",
+            fix="training has diverged: lower the learning rate or clip gradients",
+        )
+
+
+def _check_headline(metrics: Mapping[str, Estimate], headline: str, count: int) -> None:
+    if headline not in metrics:
+        raise RunError(
+            "the objective's headline is not among its metrics",
+            received=headline,
+            expected=", ".join(metrics),
+        )
+    if metrics[headline].value is None:
+        raise RunError(
+            "no example has anything to measure",
+            received=f"{headline} of {count} examples is not a number",
+            fix="give texts that are longer than the special tokens",
+        )
 
 
 def _estimates(

@@ -17,6 +17,7 @@ from tflearn.distribution import processes
 from tflearn.support import storage
 from tflearn.support.console import say
 from tflearn.training import (
+    averaging,
     course,
     ending,
     flops,
@@ -96,28 +97,20 @@ def execute(
     digests = regimes.frozen_digests(model, legs[0].census)
     track = Track(prepared, legs, hold, total_steps=state.total_steps)
     with contextlib.ExitStack() as opened:
-
-        def checkpoints(name: str, keep: int | None = 2, **more: Any) -> Checkpoints:
-            made = Checkpoints(folder / name, keep=keep, **more)
-            return opened.enter_context(contextlib.closing(made))
-
-        saved = checkpoints(
-            "checkpoints", stage.keep_last, keep_every=stage.keep_every, background=True
-        )
+        stores = _open(prepared, average, folder, opened)
+        saved = stores["checkpoints"]
         state, metrics = _enter(track, saved, state, stage=stage.name)
         rates = _announce(model)
         short = shortcut(
             prepared, folder, total_steps=state.total_steps, gathered=gathered
         )
         run = Run(
+            **stores,
             prepared=prepared,
             trained=short.prepared if short else prepared,
             folder=folder,
             state=state,
-            checkpoints=saved,
             track=track,
-            best=checkpoints("best") if stage.restore_best else None,
-            kept=checkpoints("soup", None) if average and average.candidates else None,
             average=average,
             observers=observers,
             metrics=metrics,
@@ -129,19 +122,39 @@ def execute(
         phases = [course.describe(leg) for leg in legs] if len(legs) > 1 else []
         notes = [*rates, *phases, *ending.finish(run, start), *ending.faults_met(run)]
         cached, agree = short.finish(prepared) if short else ({}, False)
-        cached |= {"grid": tried} if tried else {}
-        notes += search.describe(prepared, tried)
-        counted, why = flops.of_training(prepared, run.trained, steps=state.step)
-        notes += [why] if why else []
+    counted, why = flops.of_training(prepared, run.trained, steps=state.step)
+    notes += [*search.describe(prepared, tried), *([why] if why else [])]
     return Outcome(
         state=state,
         proof=regimes.check_unchanged(model, never, frozen),
         seconds={"train": state.seconds} | ({"cache": short.seconds} if short else {}),
         notes=tuple(notes),
-        cache=cached,
+        cache=cached | ({"grid": tried} if tried else {}),
         measured=run.trained if agree else prepared,
         flops=counted,
     )
+
+
+def _open(
+    prepared: Prepared,
+    average: averaging.Average | None,
+    folder: pathlib.Path,
+    opened: contextlib.ExitStack,
+) -> dict[str, Any]:
+    """Opens what a stage saves weights in: to go on, the best, those to average."""
+
+    def checkpoints(name: str, keep: int | None = 2, **more: Any) -> Checkpoints:
+        made = Checkpoints(folder / name, keep=keep, **more)
+        return opened.enter_context(contextlib.closing(made))
+
+    stage = prepared.stage
+    return {
+        "checkpoints": checkpoints(
+            "checkpoints", stage.keep_last, keep_every=stage.keep_every, background=True
+        ),
+        "best": checkpoints("best") if stage.restore_best else None,
+        "kept": checkpoints("soup", None) if average and average.candidates else None,
+    }
 
 
 def _enter(
