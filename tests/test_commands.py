@@ -349,6 +349,7 @@ def test_predict_lines_of_text_from_standard_input(trained, capsys, monkeypatch)
     assert long["error"] == "22 tokens, more than 12"
 
 
+@pytest.mark.first_on("jax")
 def test_a_run_with_another_vocabulary_is_no_start(trained, tmp_path, capsys) -> None:
     folder = trained("text")
     swapped = "['[PAD]', '[UNK]', '[CLS]', '[SEP]', '[MASK]', 'bad', 'good', 'a', 'b']"
@@ -500,6 +501,7 @@ def test_a_prompt_that_leaves_no_room_for_the_text_is_found_before_training(
     assert "12 tokens and a prompt of 5" in capsys.readouterr().err
 
 
+@pytest.mark.first_on("jax")
 def test_compare_runs_every_arm_and_retrains_nothing(
     trained, tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -418,6 +418,7 @@ def test_keras_on_a_stream_learns_what_it_learns_step_by_step() -> None:
         np.testing.assert_allclose(one, other, atol=1e-6)
 
 
+@pytest.mark.first_on("jax")
 def test_worker_processes_make_the_same_batches(tmp_path: pathlib.Path) -> None:
     declared = _image_files(tmp_path, cache_bytes=0, workers=2)
     _, batches, _ = _prepare(declared, Pixels())

@@ -123,7 +123,12 @@ class Killed(BaseException):
     """Stands for SIGKILL: nothing catches it, nothing cleans up behind it."""
 
 
-@pytest.mark.parametrize("after", [1, 3, 5])
+ON_JAX = pytest.mark.first_on("jax")
+
+
+@pytest.mark.parametrize(
+    "after", [pytest.param(1, marks=ON_JAX), 3, pytest.param(5, marks=ON_JAX)]
+)
 def test_a_killed_run_goes_on_to_the_same_bits(tmp_path, monkeypatch, after) -> None:
     stages = (
         make_stage(name="probe", regime=regimes.frozen(), budget="2 epochs"),

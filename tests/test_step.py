@@ -36,6 +36,7 @@ def environment(folder: pathlib.Path) -> dict[str, str]:
     return plain | {"TFLEARN_CACHE": str(folder)}
 
 
+@pytest.mark.first_on("jax")
 @pytest.mark.parametrize(
     ("given", "kept"),
     [
