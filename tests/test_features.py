@@ -24,7 +24,7 @@ from tflearn.backbones.cut import cut
 from tflearn.data import Data
 from tflearn.distribution import products
 from tflearn.support.errors import ConfigError, RunError
-from tflearn.training import assessment, execution, phases
+from tflearn.training import assessment, execution, loop, phases
 from tflearn.training.checkpoints import Checkpoints
 from tflearn.training.features import (
     files,
@@ -38,7 +38,7 @@ from tflearn.training.features import (
 from tflearn.training.features import passes as feature_passes
 from tflearn.training.features.examples import FeatureExamples
 from tflearn.training.features.passes import passes
-from tflearn.training.features.shortcut import shortcut
+from tflearn.training.features.shortcut import shortcut, standin
 from tflearn.training.stage import Prepared
 
 NO_COST = {"cpu": 0, "accelerator": 0}
@@ -353,6 +353,28 @@ def test_the_fastest_precision_within_the_tolerance_is_taken(monkeypatch, capsys
         assert found == expected
     assert "bfloat16 1 s, off by 0.00" in capsys.readouterr().out
     assert {x.operation.dtype_policy.name for x in planned.prefix.calls} == {"float32"}
+
+
+@pytest.mark.skipif(keras.backend.backend() != "jax", reason="XLA's products alone")
+@pytest.mark.parametrize(("rules", "changed"), [(TOP, True), (regimes.frozen(), False)])
+def test_in_bfloat16_what_trains_has_the_products_of_a_whole_step(
+    rules, changed, monkeypatch
+) -> None:
+    monkeypatch.setattr(products, "is_fast", lambda: True)
+    declared = make(make_stage("text", regime=rules), kind="text")
+    declared = dataclasses.replace(declared, precision="mixed_bfloat16")
+    (prepared,) = experiment.build(declared).stages
+    prepared.apply_regime()
+    loop.compile_model(
+        prepared.network.model,
+        optimizer=prepared.make_optimizer(9),
+        loss=prepared.loss(),
+        metrics=prepared.metrics(),
+    )
+    planned = plan.plan(prepared)
+    found = gather.gather(prepared, planned, declared=None)
+    # Of a head alone, the products are too small to be laid out.
+    assert ("train_step" in vars(standin(prepared, found).network.model)) == changed
 
 
 @pytest.mark.skipif(keras.backend.backend() != "jax", reason="XLA's products alone")

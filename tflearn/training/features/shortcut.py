@@ -13,7 +13,7 @@ import pathlib
 from typing import Any
 
 from tflearn.data.batches import TrainBatches
-from tflearn.distribution import processes, tf_training
+from tflearn.distribution import processes, products, tf_training
 from tflearn.support import files, seeds
 from tflearn.support.console import say
 from tflearn.support.errors import RunError
@@ -172,6 +172,8 @@ def standin(prepared: Prepared, gathered: Gathered) -> Prepared:
         weighted_metrics=prepared.metrics(),
         jit_compile=prepared.stage.jit_compile,
     )
+    if not gathered.planned.head_only:
+        products.install(suffix)
     return dataclasses.replace(
         prepared,
         network=dataclasses.replace(prepared.network, model=suffix, deployed=suffix),
