@@ -13,6 +13,8 @@ import zipfile
 
 import pytest
 
+from tflearn.support.declarations import names
+
 ROOT = pathlib.Path(__file__).parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
 
@@ -33,6 +35,22 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> zipfile.ZipFile:
         )
         (named,) = map(str, folder.glob("*.whl"))
     return zipfile.ZipFile(named)
+
+
+def test_extras_are_named_as_every_pip_finds_them(wheel: zipfile.ZipFile) -> None:
+    """Before 23.3, pip compares them letter by letter, and a miss installs nothing."""
+    (name,) = (x for x in wheel.namelist() if x.endswith(".dist-info/METADATA"))
+    given = set(re.findall(r"^Provides-Extra: (.+)$", wheel.read(name).decode(), re.M))
+    files = [ROOT / "README.md", *(ROOT / "docs").glob("*.md")]
+    files += [*(ROOT / "gin").rglob("*.gin"), *(ROOT / "tflearn").rglob("*.py")]
+    told = [
+        x
+        for path in files
+        for x in re.findall(r"tflearn-gin\[(\S+?)\]", path.read_text())
+    ]
+    told = [x for x in told if not x.startswith("{")] + [*names.EXTRAS.values()]
+    assert len(told) > 6
+    assert set(told) <= given
 
 
 def test_only_tflearn_is_at_the_top(wheel: zipfile.ZipFile) -> None:

@@ -16,8 +16,8 @@ from tflearn.support.declarations.statements import Place
 from tflearn.support.errors import ConfigError, TflearnError, nearest
 
 # Modules that not everyone needs, and the extra that installs each.
-_EXTRAS = {
-    "keras_cv": "keras_cv",
+EXTRAS = {
+    "keras_cv": "keras-cv",
     "tensorflow_datasets": "tfds",
     "datasets": "datasets",
     "pyarrow": "parquet",
@@ -265,14 +265,14 @@ def _import_error(statement: Import, place: Place, error: Exception) -> ConfigEr
         statement.module == missing or statement.module.startswith(f"{missing}.")
     ):
         top = statement.module.split(".")[0]
-        extra = _EXTRAS.get(top)
+        extra = EXTRAS.get(top)
         return ConfigError(
             f"{place}: there is no module '{missing}'",
             received=str(statement),
             fix=extra and f"pip install 'tflearn-gin[{extra}]'",
             nearest=None if extra else nearest(missing, _modules_beside(missing)),
         )
-    extra = _EXTRAS.get(missing.split(".")[0])
+    extra = EXTRAS.get(missing.split(".")[0])
     return ConfigError(
         f"{place}: importing '{statement.module}' failed",
         received=f"{type(error).__name__}: {error}",
