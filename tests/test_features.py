@@ -373,7 +373,7 @@ def test_in_bfloat16_what_trains_has_the_products_of_a_whole_step(
     )
     planned = plan.plan(prepared)
     found = gather.gather(prepared, planned, declared=None)
-    # Of a head alone, the products are too small to be laid out.
+    # A head alone trains in loops of its own.
     assert ("train_step" in vars(standin(prepared, found).network.model)) == changed
 
 

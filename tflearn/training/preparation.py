@@ -263,11 +263,11 @@ def _steps(
     # epoch takes.
     validated = budgets.steps_per_epoch(len(examples.get("validation", ())), new)
     few = stage.interval is None and validated > epoch
+    interval = stage.interval or epoch
     if budget.is_measured:
         # `training.length` takes a twentieth of the steps, once they are known.
-        return None, _LONG if few else stage.interval or epoch
+        return None, _LONG if few else interval
     total = budgets.total_steps(budget, num_examples=num_examples, batch_size=new)
-    interval = stage.interval or epoch
     if few:
         # Equal parts: none of a step or two at the end.
         interval = math.ceil(total / max(1, total // max(validated, total // 10)))

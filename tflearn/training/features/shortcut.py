@@ -172,6 +172,8 @@ def standin(prepared: Prepared, gathered: Gathered) -> Prepared:
         weighted_metrics=prepared.metrics(),
         jit_compile=prepared.stage.jit_compile,
     )
+    # As `loop.compile_model` does. A head alone trains in loops of its own, in which it
+    # was not tried, and its products are mostly too small.
     if not gathered.planned.head_only:
         products.install(suffix)
     return dataclasses.replace(
